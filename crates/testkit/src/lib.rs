@@ -1,0 +1,29 @@
+//! Development only: each test gets real servers of its own, and servers that misbehave on demand.
+//!
+//! ```no_run
+//! # async fn example() {
+//! let postgres = testkit::postgres().await; // A fresh server, gone at the end of the test.
+//! postgres.freeze();
+//! postgres.thaw();
+//! testkit::until_async(std::time::Duration::from_secs(5), async || {
+//!     postgres.connections("my-pool").await == 0
+//! })
+//! .await;
+//! # }
+//! ```
+//!
+//! Needs Linux, `setpriv` and `setsid` (util-linux), and the servers themselves: Postgres, Redis and, for
+//! anvil, npm. Everything listens on loopback only and is removed with the value that stands for it, also
+//! when a test panics or its process is killed.
+//!
+//! testkit knows nothing of the pools: it must be usable to test them from outside.
+
+mod port;
+mod postgres;
+mod process;
+mod scratch;
+mod until;
+
+pub use port::free_port;
+pub use postgres::{Postgres, PostgresOptions, Stop, postgres, postgres_with};
+pub use until::{until, until_async};

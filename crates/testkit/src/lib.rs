@@ -18,12 +18,18 @@
 //!
 //! testkit knows nothing of the pools: it must be usable to test them from outside.
 
+mod anvil;
 mod port;
 mod postgres;
 mod process;
+mod redis;
 mod scratch;
+mod service;
 mod until;
 
+pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, Stop, postgres, postgres_with};
+pub use redis::{Redis, RedisClient, RedisOptions, redis, redis_with};
+pub use service::{Service, Signal, service};
 pub use until::{until, until_async};

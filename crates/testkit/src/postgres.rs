@@ -18,15 +18,14 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 use crate::port::Port;
-use crate::process::{Process, command, lock};
-use crate::scratch::{Scratch, cache_dir, made_once, on_path};
+use crate::process::{Process, Slot, blocking, command, wait_until_ready};
+use crate::scratch::{Scratch, beside, cache_dir, made_once, on_path};
 
 const SUPERUSER: &str = "postgres";
 const USER: &str = "app";
@@ -34,8 +33,6 @@ const PASSWORD: &str = "app-password";
 const DATABASE: &str = "app";
 /// Raise when the template's content changes, so that machines make a new one.
 const TEMPLATE: &str = "postgres-v1";
-/// A start takes about 0.1 s; a loaded machine may take many times that.
-const START_BOUND: Duration = Duration::from_secs(30);
 
 /// What a test may want different from the defaults.
 #[derive(Debug, Clone)]
@@ -69,7 +66,7 @@ pub struct Postgres(Arc<Server>);
 #[derive(Debug)]
 struct Server {
     // Fields drop in this order: the process must be gone before its directory and its port are.
-    process: Mutex<Option<Process>>,
+    slot: Slot,
     scratch: Scratch,
     port: Port,
     programs: PathBuf,
@@ -96,7 +93,7 @@ pub async fn postgres_with(options: PostgresOptions) -> Postgres {
         copy(&template, &scratch.path().join("data"));
         let owner = fs::metadata(&template).expect("BUG: the template was made above");
         chown(scratch.path(), Some(owner.uid()), Some(owner.gid())).expect("BUG: the folder is ours");
-        let server = Server { process: Mutex::new(None), scratch, port: Port::reserve(), programs, options };
+        let server = Server { slot: Slot::default(), scratch, port: Port::reserve(), programs, options };
         server.start();
         Postgres(Arc::new(server))
     })
@@ -195,12 +192,12 @@ impl Postgres {
     /// # Panics
     /// When the server is not running.
     pub fn freeze(&self) {
-        lock(&self.0.process).as_ref().expect("Postgres is stopped").freeze();
+        self.0.slot.freeze();
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&self) {
-        lock(&self.0.process).as_ref().expect("Postgres is stopped").thaw();
+        self.0.slot.thaw();
     }
 
     /// Ends the server and waits for it; its data stays. Nothing when it is stopped already.
@@ -210,11 +207,7 @@ impl Postgres {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
         };
-        blocking(move || {
-            let process = lock(&server.process).take();
-            process.map(|process| process.end(signal, Duration::from_secs(20)));
-        })
-        .await;
+        blocking(move || server.slot.stop(signal)).await;
     }
 
     /// Starts a stopped server again: same port, same data. Nothing when it runs.
@@ -229,10 +222,10 @@ impl Postgres {
 
 impl Server {
     fn start(&self) {
-        let mut process = lock(&self.process);
-        if process.is_some() {
-            return;
-        }
+        self.slot.start(|| self.launch());
+    }
+
+    fn launch(&self) -> Process {
         let data = self.scratch.path().join("data");
         let mut postgres = command(&self.programs.join("postgres"), service_user(), "QUIT");
         postgres.current_dir(self.scratch.path()).arg("-D").arg(&data).arg("-k").arg(self.scratch.path());
@@ -243,34 +236,19 @@ impl Server {
         }
         postgres.stdout(self.scratch.log()).stderr(self.scratch.log());
         let started = Process::start(postgres, Signal::QUIT).expect("setpriv (util-linux) is needed");
-        self.wait_until_ready(&started, &data.join("postmaster.pid"));
-        *process = Some(started);
-    }
-
-    /// The server writes its state to the eighth line of `postmaster.pid`; `pg_ctl` waits for the same word.
-    fn wait_until_ready(&self, process: &Process, pid_file: &Path) {
-        let begun = Instant::now();
-        loop {
-            let text = fs::read_to_string(pid_file).unwrap_or_default();
-            let mut lines = text.lines();
-            // A crashed server leaves its file behind: the first line tells whose it is.
-            let ours = lines.next() == Some(process.pid().to_string().as_str());
-            if ours && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
-                return;
-            }
-            let alive = process.ended().is_none() && begun.elapsed() < START_BOUND;
-            assert!(alive, "Postgres did not start:\n{}", self.scratch.log_tail());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let pid_file = data.join("postmaster.pid");
+        wait_until_ready(&started, &self.scratch, || is_ready(&pid_file, started.pid()));
+        started
     }
 }
 
-/// Runs blocking work off the test's thread; a paused tokio clock stands still meanwhile.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+/// The server writes its state to the eighth line of `postmaster.pid`; `pg_ctl` waits for the same word.
+fn is_ready(pid_file: &Path, pid: u32) -> bool {
+    let text = fs::read_to_string(pid_file).unwrap_or_default();
+    let mut lines = text.lines();
+    // A crashed server leaves its file behind: the first line tells whose it is.
+    let ours = lines.next() == Some(pid.to_string().as_str());
+    ours && lines.nth(6).is_some_and(|state| state.trim() == "ready")
 }
 
 fn text_row(message: &SimpleQueryMessage) -> Option<Vec<String>> {
@@ -309,7 +287,7 @@ fn template(programs: &Path) -> PathBuf {
         }
         let data = scratch.path().join("data");
         init(programs, &scratch, &data);
-        let unfinished = template.with_extension("new");
+        let unfinished = beside(&template, ".new");
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).expect("the target directory cannot be written to");
         }

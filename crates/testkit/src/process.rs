@@ -21,10 +21,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::scratch::Scratch;
+
 /// How often a blocking wait looks again.
 const POLL: Duration = Duration::from_millis(1);
 /// How long a signalled tree may take to be seen stopped; the kernel needs microseconds.
 const STOP_BOUND: Duration = Duration::from_secs(2);
+/// A start takes 0.1 s or less; a loaded machine may take many times that.
+const START_BOUND: Duration = Duration::from_secs(30);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -168,6 +172,56 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end(self.last_signal, Duration::from_secs(5));
+    }
+}
+
+/// A server that a test may stop and start again.
+#[derive(Debug, Default)]
+pub(crate) struct Slot(Mutex<Option<Process>>);
+
+impl Slot {
+    /// Puts what `start` makes in the slot, unless something runs there.
+    pub(crate) fn start(&self, start: impl FnOnce() -> Process) {
+        let mut slot = lock(&self.0);
+        if slot.is_none() {
+            *slot = Some(start());
+        }
+    }
+
+    /// Ends the process and waits for it; nothing when the slot is empty.
+    pub(crate) fn stop(&self, signal: Signal) {
+        if let Some(process) = lock(&self.0).take() {
+            process.end(signal, Duration::from_secs(20));
+        }
+    }
+
+    pub(crate) fn freeze(&self) {
+        lock(&self.0).as_ref().expect("a stopped server cannot be frozen").freeze();
+    }
+
+    pub(crate) fn thaw(&self) {
+        lock(&self.0).as_ref().expect("a stopped server cannot be thawed").thaw();
+    }
+}
+
+/// Runs blocking work off the test's thread; a paused tokio clock stands still meanwhile.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Waits until a started server is `ready`.
+///
+/// # Panics
+/// With the tail of its log, when it ends instead or takes longer than any machine needs.
+pub(crate) fn wait_until_ready(process: &Process, scratch: &Scratch, mut ready: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !ready() {
+        let alive = process.ended().is_none() && begun.elapsed() < START_BOUND;
+        assert!(alive, "a server did not start:\n{}", scratch.log_tail());
+        std::thread::sleep(POLL);
     }
 }
 

@@ -130,12 +130,19 @@ pub(crate) fn made_once(path: &Path, make: impl FnOnce()) {
     if path.exists() {
         return;
     }
-    let lock = File::create(path.with_extension("lock")).expect("the target directory cannot be written to");
+    let lock = File::create(beside(path, ".lock")).expect("the target directory cannot be written to");
     lock.lock().expect("the target directory's file system cannot lock files");
     if !path.exists() {
         make();
     }
     assert!(path.exists(), "{} was not made", path.display());
+}
+
+/// The path with something appended to its name.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    beside.into()
 }
 
 /// The first executable of this name in `PATH`.

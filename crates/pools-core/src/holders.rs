@@ -1,0 +1,199 @@
+//! Who holds what, from which line, for which request, since when.
+//!
+//! Every lease registers here and leaves when it is dropped, in whatever way: return, cancel or panic. The
+//! time-out errors, `?detail=leases` and the leak report read the same list.
+//!
+//! Limits: one short lock per acquire and return, no allocation for the place itself (a slab keeps its slots).
+
+use std::{fmt, panic::Location, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use serde::Serialize;
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::{
+    pool::PoolKind,
+    tasks::Tasks,
+    telemetry::{self, RequestId},
+};
+
+/// A lease as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// `file:line` of the `acquire`.
+    pub site: String,
+    /// The request it was made for.
+    pub request_id: Option<String>,
+    /// How long it has been held, in milliseconds.
+    #[serde(rename = "held_ms", serialize_with = "as_millis")]
+    pub held: Duration,
+    /// When it was acquired.
+    pub since: DateTime<Utc>,
+}
+
+fn as_millis<S: serde::Serializer>(held: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(held.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {:.1?}", self.site, self.held)?;
+        self.request_id.as_ref().map_or(Ok(()), |id| write!(f, " (request {id})"))
+    }
+}
+
+#[derive(Debug)]
+struct Record {
+    site: &'static Location<'static>,
+    request_id: Option<RequestId>,
+    since: Instant,
+    reported: bool,
+}
+
+impl Record {
+    fn describe(&self, now: Instant) -> Holder {
+        let held = now.saturating_duration_since(self.since);
+        Holder {
+            site: format!("{}:{}", self.site.file(), self.site.line()),
+            request_id: self.request_id.as_ref().map(ToString::to_string),
+            held,
+            since: Utc::now() - held,
+        }
+    }
+}
+
+/// The list of a pool's leases.
+#[derive(Debug)]
+pub struct Holders {
+    pool: PoolKind,
+    records: Mutex<Slab<Record>>,
+}
+
+impl Holders {
+    /// An empty list.
+    pub fn new(pool: PoolKind) -> Arc<Self> {
+        Arc::new(Self { pool, records: Mutex::default() })
+    }
+
+    /// Enters a lease acquired at `site`, for the request of the current task if there is one.
+    pub fn enter(self: &Arc<Self>, site: &'static Location<'static>) -> HolderGuard {
+        let record =
+            Record { site, request_id: telemetry::request_id(), since: Instant::now(), reported: false };
+        let since = record.since;
+        let key = self.records.lock().insert(record);
+        HolderGuard { holders: Arc::clone(self), key, since }
+    }
+
+    /// All leases, longest first.
+    pub fn list(&self) -> Vec<Holder> {
+        let now = Instant::now();
+        let mut list: Vec<_> = self.records.lock().iter().map(|(_, record)| record.describe(now)).collect();
+        list.sort_by_key(|holder| std::cmp::Reverse(holder.held));
+        list
+    }
+
+    /// The lease held longest.
+    pub fn longest(&self) -> Option<Holder> {
+        let records = self.records.lock();
+        records.iter().map(|(_, record)| record).min_by_key(|r| r.since).map(|r| r.describe(Instant::now()))
+    }
+
+    /// Reports each lease that is out longer than `threshold`, once; its late return is reported too.
+    pub fn watch(self: &Arc<Self>, tasks: &Tasks, threshold: Duration) {
+        let holders = Arc::downgrade(self);
+        tasks.spawn("leak watch", async move {
+            let mut ticks = tokio::time::interval(threshold / 4);
+            loop {
+                ticks.tick().await;
+                let Some(holders) = holders.upgrade() else { return };
+                for holder in holders.overdue(threshold) {
+                    tracing::warn!(
+                        pool = %holders.pool, site = holder.site, held = ?holder.held,
+                        request_id = holder.request_id, "lease held too long: a leak, or work to be shortened"
+                    );
+                }
+            }
+        });
+    }
+
+    fn overdue(&self, threshold: Duration) -> Vec<Holder> {
+        let now = Instant::now();
+        let mut records = self.records.lock();
+        let overdue = records.iter_mut().map(|(_, record)| record);
+        let overdue = overdue.filter(|r| !r.reported && now.saturating_duration_since(r.since) >= threshold);
+        overdue
+            .map(|record| {
+                record.reported = true;
+                record.describe(now)
+            })
+            .collect()
+    }
+}
+
+/// Keeps a lease on the list until it is dropped.
+#[derive(Debug)]
+pub struct HolderGuard {
+    holders: Arc<Holders>,
+    key: usize,
+    since: Instant,
+}
+
+impl HolderGuard {
+    /// How long the lease has been out.
+    pub fn held(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Drop for HolderGuard {
+    fn drop(&mut self) {
+        let record = self.holders.records.lock().remove(self.key);
+        if record.reported {
+            let holder = record.describe(Instant::now());
+            tracing::warn!(pool = %self.holders.pool, site = holder.site, held = ?holder.held, "late lease returned");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_holder_is_named_by_the_line_that_acquired() {
+        let holders = Holders::new(PoolKind::Postgres);
+        let first = holders.enter(Location::caller());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let _second = holders.enter(Location::caller());
+
+        let longest = holders.longest().expect("two leases are out");
+        assert_eq!(longest.held, Duration::from_secs(3));
+        assert!(longest.site.contains("holders.rs:"), "{longest}");
+
+        drop(first);
+        assert_eq!(holders.list().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leak_is_reported_once() {
+        let holders = Holders::new(PoolKind::Postgres);
+        let _lease = holders.enter(Location::caller());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(holders.overdue(Duration::from_secs(5)).len(), 1);
+        assert_eq!(holders.overdue(Duration::from_secs(5)).len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panicking_holder_leaves_the_list() {
+        let holders = Holders::new(PoolKind::Http);
+        let guard = holders.enter(Location::caller());
+        let panicked = tokio::spawn(async move {
+            let _guard = guard;
+            panic!("on purpose");
+        });
+        assert!(panicked.await.is_err());
+        assert!(holders.list().is_empty());
+    }
+}

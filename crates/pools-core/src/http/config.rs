@@ -1,0 +1,24 @@
+//! Knobs of the HTTP pool.
+
+use std::time::Duration;
+
+use crate::settings::{count, millis, seconds};
+
+crate::settings! {
+    /// Knobs of the HTTP pool; names and numbers are those of Node's agent.
+    pub struct HttpConfig in "HTTP pool" {
+        /// Most connections to one host and port, in use or being opened (Node's `maxSockets`).
+        pub max_sockets: u32 = count("HTTP_MAX_SOCKETS", "connections", 50, 1..=10_000);
+        /// Most idle connections kept to one host and port (Node's `maxFreeSockets`).
+        pub max_free_sockets: u32 = count("HTTP_MAX_FREE_SOCKETS", "connections", 10, 0..=10_000);
+        /// Most connections to all hosts together: room for five hosts at their cap.
+        pub max_total_sockets: u32 = count("HTTP_MAX_TOTAL_SOCKETS", "connections", 256, 1..=65_535);
+        /// An idle connection is closed after this long, and TCP keep-alive probes start at it.
+        pub keep_alive: Duration = millis("HTTP_KEEP_ALIVE_MS", 30_000, 1..=3_600_000);
+        /// How long an idle connection above `HTTP_MAX_FREE_SOCKETS` may wait for a caller. 0 closes it on
+        /// return, Node's exact rule, which dials again for every burst.
+        pub free_linger: Duration = seconds("HTTP_FREE_LINGER", 1, 0..=60);
+        /// That long without a byte in either direction ends the request.
+        pub timeout: Duration = millis("HTTP_TIMEOUT_MS", 60_000, 1..=3_600_000);
+    }
+}

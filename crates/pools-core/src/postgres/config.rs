@@ -1,0 +1,42 @@
+//! Knobs of the Postgres pool.
+
+use std::time::Duration;
+
+use crate::{
+    redact::SecretString,
+    settings::{count, flag, millis, optional_secret, seconds},
+};
+
+crate::settings! {
+    /// Knobs of the Postgres pool; names and numbers are those of SQLAlchemy's `QueuePool`.
+    pub struct PgConfig in "Postgres pool" {
+        /// `postgresql://user:password@host:port/database`. Without it there is no database and the features
+        /// that need one answer 503.
+        pub url: Option<SecretString> = optional_secret("DATABASE_URL", "URL");
+        /// Connections that are kept (QueuePool's `pool_size`).
+        pub size: u32 = count("DB_POOL_SIZE", "connections", 10, 1..=10_000);
+        /// Connections above `DB_POOL_SIZE` that may be opened under load (QueuePool's `max_overflow`).
+        pub overflow: u32 = count("DB_MAX_OVERFLOW", "connections", 20, 0..=10_000);
+        /// Longest wait for a place in the pool (QueuePool's `timeout`). 0 tries once.
+        pub timeout: Duration = seconds("DB_POOL_TIMEOUT", 30, 0..=3_600);
+        /// A connection older than this is replaced on checkout (QueuePool's `recycle`).
+        pub recycle: Duration = seconds("DB_POOL_RECYCLE", 3_600, 1..=604_800);
+        /// Check a connection before it is handed out (QueuePool's `pre_ping`).
+        pub pre_ping: bool = flag("DB_PRE_PING", true);
+        /// Skip that check for connections used within this time (HikariCP's bypass); 0 checks always.
+        pub pre_ping_idle: Duration = millis("DB_PRE_PING_IDLE_MS", 0, 0..=600_000);
+        /// Longest time to open a connection: TCP, TLS and log in.
+        pub connect_timeout: Duration = seconds("DB_CONNECT_TIMEOUT", 10, 1..=600);
+        /// The server cancels a statement that runs longer.
+        pub statement_timeout: Duration = seconds("DB_STATEMENT_TIMEOUT", 30, 1..=86_400);
+        /// Connections out of `DB_POOL_SIZE` that carry pipelined single statements.
+        pub pipeline_connections: u32 = count("DB_PIPELINE_CONNECTIONS", "connections", 2, 0..=64);
+        /// How long an idle connection above `DB_POOL_SIZE` may wait for a caller. 0 closes it on return,
+        /// QueuePool's exact rule.
+        pub overflow_linger: Duration = seconds("DB_OVERFLOW_LINGER", 1, 0..=60);
+        /// Keep trying to connect for this long before an acquire fails; 0 fails at once.
+        pub connect_retry_for: Duration = seconds("DB_CONNECT_RETRY_FOR", 0, 0..=3_600);
+        /// Connections opened before the service is ready, and kept.
+        pub min_idle: u32 = count("DB_MIN_IDLE", "connections", 0, 0..=10_000);
+    }
+}

@@ -1,0 +1,148 @@
+//! The only place that spawns: every background task has a name and an owner that shutdown waits for.
+//!
+//! States of a task: running → ended, panicked (logged and counted), or cut at the deadline of
+//! [`Tasks::shutdown`]. A task is asked to stop through [`Tasks::stopping`]; one that does not listen is aborted
+//! at the deadline and named.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::{
+    task::{AbortHandle, JoinHandle},
+    time::Instant,
+};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Background tasks of this process that ended in a panic.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    running: Mutex<Slab<(&'static str, AbortHandle)>>,
+}
+
+/// Owner of background tasks. Clones share the same tasks.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks(Arc<Inner>);
+
+impl Tasks {
+    /// An owner without tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `task` on the current runtime until it ends or [`shutdown`](Self::shutdown) cuts it. A panic is
+    /// logged under `name`, counted, and hurts nobody else.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Option<T>> {
+        // The lock is held across the spawn: a task that ends at once must find its entry to remove.
+        let mut running = self.0.running.lock();
+        let entry = running.vacant_entry();
+        let leave = Running { inner: Arc::clone(&self.0), key: entry.key() };
+        let handle = self.0.tracker.spawn(async move {
+            let _leave = leave;
+            match std::panic::AssertUnwindSafe(task).catch_unwind().await {
+                Ok(value) => Some(value),
+                Err(_) => {
+                    PANICS.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(task = name, "background task panicked");
+                    None
+                }
+            }
+        });
+        entry.insert((name, handle.abort_handle()));
+        handle
+    }
+
+    /// Resolves when [`shutdown`](Self::shutdown) begins.
+    pub fn stopping(&self) -> WaitForCancellationFutureOwned {
+        self.0.stop.clone().cancelled_owned()
+    }
+
+    /// How many tasks run.
+    pub fn running(&self) -> usize {
+        self.0.running.lock().len()
+    }
+
+    /// Asks every task to stop, waits until `deadline`, aborts the rest and returns their names.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting, the tasks have been asked to stop but none is aborted; call it again.
+    pub async fn shutdown(&self, deadline: Instant) -> Vec<&'static str> {
+        self.0.stop.cancel();
+        self.0.tracker.close();
+        if tokio::time::timeout_at(deadline, self.0.tracker.wait()).await.is_ok() {
+            return Vec::new();
+        }
+        let cut: Vec<_> = self.0.running.lock().iter().map(|(_, running)| running.clone()).collect();
+        for (_, handle) in &cut {
+            handle.abort();
+        }
+        self.0.tracker.wait().await;
+        cut.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+struct Running {
+    inner: Arc<Inner>,
+    key: usize,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.inner.running.lock().remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_waits_for_tasks_that_listen_and_cuts_and_names_the_others() {
+        let tasks = Tasks::new();
+        let stopping = tasks.stopping();
+        tasks.spawn("listens", stopping);
+        tasks.spawn("deaf", std::future::pending::<()>());
+
+        let cut = tasks.shutdown(Instant::now() + Duration::from_secs(1)).await;
+
+        assert_eq!(cut, ["deaf"]);
+        assert_eq!(tasks.running(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_counted_and_the_entry_leaves() {
+        let before = panics();
+        let tasks = Tasks::new();
+        let ended = tasks.spawn("panics", async { panic!("on purpose") }).await;
+        assert_eq!(ended.expect("the panic is caught"), None::<()>);
+        assert_eq!(panics(), before + 1);
+        assert_eq!(tasks.running(), 0);
+    }
+}

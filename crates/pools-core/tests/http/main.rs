@@ -1,0 +1,1 @@
+//! Behaviours of the http pool against real servers.

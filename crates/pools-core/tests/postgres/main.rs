@@ -1,0 +1,1 @@
+//! Behaviours of the postgres pool against real servers.

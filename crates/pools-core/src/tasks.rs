@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::{
+    runtime::Handle,
     task::{AbortHandle, JoinHandle},
     time::Instant,
 };
@@ -31,28 +32,38 @@ pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
     running: Mutex<Slab<(&'static str, AbortHandle)>>,
 }
 
 /// Owner of background tasks. Clones share the same tasks.
-#[derive(Clone, Debug, Default)]
+///
+/// All of them run on the runtime that was current in [`Tasks::new`]: actix gives each of its workers a runtime
+/// that ends before the pools are drained, and would take along what was spawned from a handler.
+#[derive(Clone, Debug)]
 pub struct Tasks(Arc<Inner>);
 
 impl Tasks {
-    /// An owner without tasks.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Runs `task` on the current runtime until it ends or [`shutdown`](Self::shutdown) cuts it. A panic is
-    /// logged under `name`, counted, and hurts nobody else.
+    /// An owner without tasks, on the current runtime.
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[expect(clippy::new_without_default, reason = "it needs a runtime, which `default` does not suggest")]
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            runtime: Handle::current(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            running: Mutex::default(),
+        }))
+    }
+
+    /// Runs `task` until it ends or [`shutdown`](Self::shutdown) cuts it. A panic is logged under `name`,
+    /// counted, and hurts nobody else. May be called from any thread, `Drop` included.
     pub fn spawn<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -62,7 +73,7 @@ impl Tasks {
         let mut running = self.0.running.lock();
         let entry = running.vacant_entry();
         let leave = Running { inner: Arc::clone(&self.0), key: entry.key() };
-        let handle = self.0.tracker.spawn(async move {
+        let guarded = async move {
             let _leave = leave;
             match std::panic::AssertUnwindSafe(task).catch_unwind().await {
                 Ok(value) => Some(value),
@@ -72,7 +83,8 @@ impl Tasks {
                     None
                 }
             }
-        });
+        };
+        let handle = self.0.tracker.spawn_on(guarded, &self.0.runtime);
         entry.insert((name, handle.abort_handle()));
         handle
     }

@@ -19,17 +19,23 @@
 //! testkit knows nothing of the pools: it must be usable to test them from outside.
 
 mod anvil;
+mod counts;
 mod port;
 mod postgres;
 mod process;
 mod redis;
+mod reply;
+mod request;
 mod scratch;
 mod service;
 mod until;
+mod upstream;
 
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, Stop, postgres, postgres_with};
 pub use redis::{Redis, RedisClient, RedisOptions, redis, redis_with};
+pub use reply::{End, Reply};
 pub use service::{Service, Signal, service};
 pub use until::{until, until_async};
+pub use upstream::{Accept, Request, Upstream, UpstreamOptions, upstream, upstream_with};

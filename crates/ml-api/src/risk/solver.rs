@@ -11,6 +11,9 @@
 
 use super::features::FEATURE_COUNT;
 
+#[cfg(test)]
+mod tests;
+
 /// The features, the intercept's 1 and a 0, so that a row is a whole number of vector registers.
 pub(super) const WIDTH: usize = FEATURE_COUNT + 2;
 const INTERCEPT: usize = FEATURE_COUNT;
@@ -63,20 +66,23 @@ struct Point {
 pub(super) fn minimise(problem: &Problem) -> Result<Minimum, Stuck> {
     let mut point = problem.at([0.0; WIDTH]);
     let mut spare = Vec::new();
-    let mut steepest = f64::INFINITY;
     for iterations in 0..MAX_ITERATIONS {
         let (gradient, hessian) = problem.derivatives(&point);
-        steepest = largest(&gradient) / problem.rows.len() as f64;
+        let steepest = largest(&gradient) / problem.rows.len() as f64;
+        let flat = steepest <= GRADIENT_TOLERANCE;
         let step = newton_step(&hessian, &gradient);
-        if steepest <= GRADIENT_TOLERANCE && largest(&step) <= STEP_TOLERANCE {
+        if flat && largest(&step) <= STEP_TOLERANCE {
             return Ok(point.minimum(&step, iterations));
         }
-        let Some(next) = problem.search(&point, &step, &gradient, &mut spare) else {
-            break;
-        };
-        spare = std::mem::replace(&mut point, next).probabilities;
+        match problem.search(&point, &step, &gradient, &mut spare) {
+            Some(next) => spare = std::mem::replace(&mut point, next).probabilities,
+            // Only rounding is left in the step.
+            None if flat => return Ok(point.minimum(&[0.0; WIDTH], iterations)),
+            None => return Err(Stuck { iterations, gradient: steepest }),
+        }
     }
-    Err(Stuck { iterations: MAX_ITERATIONS, gradient: steepest })
+    let (gradient, _) = problem.derivatives(&point);
+    Err(Stuck { iterations: MAX_ITERATIONS, gradient: largest(&gradient) / problem.rows.len() as f64 })
 }
 
 impl Point {

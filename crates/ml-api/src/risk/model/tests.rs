@@ -135,6 +135,33 @@ fn a_column_that_never_varies_has_coefficient_zero_whatever_its_value() {
 }
 
 #[test]
+fn a_column_that_varies_by_rounding_only_has_coefficient_zero() {
+    for (value, noise) in [(1e16, 2.0), (0.1, 2e-17), (-1e300, 2e284)] {
+        let mut examples = generate(300, 3);
+        examples.iter_mut().for_each(|e| e.features[5] = if e.default { value + noise } else { value });
+        assert!(examples.iter().any(|e| e.features[5] != value), "there is noise in {value:e}");
+        let model = fit(&examples).unwrap();
+        assert_eq!((model.coefficients[5], model.deviations[5]), (0.0, 1.0), "{value:e}");
+    }
+}
+
+#[test]
+fn values_whose_difference_overflows_are_standardised_all_the_same() {
+    let with_column = |scale: f64| {
+        let mut examples = generate(300, 3);
+        for (i, example) in examples.iter_mut().enumerate() {
+            example.features[5] = if i % 4 == 0 { -scale } else { scale };
+        }
+        (fit(&examples).unwrap(), examples)
+    };
+    let ((huge, huge_rows), (plain, plain_rows)) = (with_column(f64::MAX), with_column(1.0));
+    assert!((huge.coefficients[5] - plain.coefficients[5]).abs() < 1e-12);
+    for (a, b) in huge_rows.iter().zip(&plain_rows) {
+        assert!((huge.probability(&a.features) - plain.probability(&b.features)).abs() < 1e-12);
+    }
+}
+
+#[test]
 fn rows_without_any_information_predict_one_half() {
     let examples: Vec<Example> =
         (0..50).map(|i| Example { features: [3.0; FEATURE_COUNT], default: i % 10 == 0 }).collect();
@@ -165,7 +192,7 @@ fn hostile_columns_still_give_a_finite_model_at_the_optimum() {
         |i| if i % 2 == 0 { f64::MAX } else { f64::MIN },
         |i| if i == 0 { f64::MAX } else { 1.0 },
         |i| if i % 3 == 0 { 5e-324 } else { 0.0 },
-        |i| 1e16 + (i % 2) as f64,
+        |i| 1e16 + 2.0 * (i % 2) as f64,
         |i| 10.0_f64.powi(i as i32 % 600 - 300),
         |i| if i == 17 { -1e-300 } else { 1e300 },
     ];

@@ -26,6 +26,10 @@ use tokio::{
 
 use crate::{registry::Registry, tasks::Tasks};
 
+/// A request whose connection was accepted counts once its head was read. Between the two lie some microseconds
+/// of a worker's time; this is a thousand times that.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// What `/health/ready` looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -173,11 +177,22 @@ impl<L: Listener> Shutdown<L> {
         }
     }
 
+    /// Waits until no request was worked on for one [`SETTLE`]. Returns how many still were at the deadline.
+    async fn quiet(&self, deadline: Instant) -> u32 {
+        loop {
+            let requests = self.lifecycle.idle(deadline).await;
+            tokio::time::sleep(SETTLE).await;
+            if requests > 0 || self.lifecycle.requests() == 0 {
+                return requests;
+            }
+        }
+    }
+
     async fn close(&self) -> bool {
         tokio::time::sleep(self.delay).await;
         let deadline = Instant::now() + self.timeout;
         self.listener.pause().await;
-        let requests = self.lifecycle.idle(deadline).await;
+        let requests = self.quiet(deadline).await;
         let mut cut = Vec::new();
         if requests > 0 {
             cut.push(format!("{requests} requests"));

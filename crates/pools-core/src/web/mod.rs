@@ -1,1 +1,24 @@
-//! Ops routes.
+//! What both services serve alike: problem answers, request ids, probes, metrics, the admin token, and the
+//! listener with its orderly end.
+//!
+//! ```text
+//!  accept ─► trace (request id, span, counters, access log)
+//!              └► problems (every error answer becomes problem+json, panics included)
+//!                   └► the service's routes
+//! ```
+//!
+//! **Shutdown**: the request counter that [`serve`](serve()) waits for is released when the last byte of the answer was
+//! made, so a streamed answer counts until its end. **Not here**: any route that knows a feature.
+
+mod admin;
+mod json;
+mod middleware;
+mod ops;
+mod problem;
+mod requests;
+mod serve;
+
+pub use admin::{AdminToken, authorise};
+pub use json::JsonBody;
+pub use problem::Problem;
+pub use serve::{Service, serve};

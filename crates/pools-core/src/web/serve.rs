@@ -1,0 +1,91 @@
+//! The listener of a service, from bind to exit code.
+
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use actix_web::{
+    App, HttpServer,
+    dev::ServerHandle,
+    middleware::from_fn,
+    web::{self, ServiceConfig},
+};
+
+use super::{
+    middleware,
+    ops::{self, Ops},
+    requests::Requests,
+};
+use crate::{
+    registry::Registry,
+    shutdown::{Lifecycle, Listener, Shutdown, Signals},
+    tasks::Tasks,
+};
+
+/// What a service hands over to be served.
+#[derive(Debug)]
+pub struct Service {
+    /// TCP port, on all IPv4 addresses.
+    pub port: u16,
+    /// Background jobs of the service.
+    pub jobs: Tasks,
+    /// Its pools.
+    pub pools: Arc<Registry>,
+    /// `SHUTDOWN_DELAY`.
+    pub delay: Duration,
+    /// `SHUTDOWN_TIMEOUT`.
+    pub timeout: Duration,
+}
+
+/// Serves `routes` until a signal comes, then closes everything in order. Returns the exit code.
+///
+/// # Errors
+/// The port cannot be bound, or the signals cannot be listened for.
+pub async fn serve(
+    service: Service,
+    routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+) -> io::Result<u8> {
+    let mut signals = Signals::listen()?;
+    let lifecycle = Lifecycle::new();
+    let requests = Requests::new().map_err(io::Error::other)?;
+    let ops =
+        web::Data::new(Ops { lifecycle: lifecycle.clone(), pools: Arc::clone(&service.pools), requests });
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(from_fn(middleware::trace))
+            .app_data(ops.clone())
+            .configure(ops::routes)
+            .configure(routes.clone())
+    })
+    .disable_signals()
+    .shutdown_timeout(service.timeout.as_secs().max(1))
+    .bind((Ipv4Addr::UNSPECIFIED, service.port))?
+    .run();
+
+    let handle = server.handle();
+    let listening = service.jobs.spawn("listener", server);
+    lifecycle.ready();
+    tracing::info!(port = service.port, "listening");
+    let shutdown = Shutdown {
+        lifecycle,
+        listener: Actix(handle),
+        jobs: service.jobs,
+        pools: service.pools,
+        delay: service.delay,
+        timeout: service.timeout,
+    };
+    let code = shutdown.run(&mut signals).await;
+    listening.abort();
+    Ok(code)
+}
+
+#[derive(Debug)]
+struct Actix(ServerHandle);
+
+impl Listener for Actix {
+    async fn pause(&self) {
+        self.0.pause().await;
+    }
+
+    async fn close(&self, cut: bool) {
+        self.0.stop(!cut).await;
+    }
+}

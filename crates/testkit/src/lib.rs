@@ -20,12 +20,15 @@
 
 mod anvil;
 mod counts;
+mod listening;
 mod port;
 mod postgres;
 mod process;
+mod proxy;
 mod redis;
 mod reply;
 mod request;
+mod rpc_node;
 mod scratch;
 mod service;
 mod until;
@@ -34,8 +37,10 @@ mod upstream;
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, Stop, postgres, postgres_with};
+pub use proxy::{BlackHole, Mode, Proxy, black_hole, proxy};
 pub use redis::{Redis, RedisClient, RedisOptions, redis, redis_with};
 pub use reply::{End, Reply};
+pub use rpc_node::{Entry, Fault, Post, Refusal, RpcError, RpcNode, rpc_node};
 pub use service::{Service, Signal, service};
 pub use until::{until, until_async};
 pub use upstream::{Accept, Request, Upstream, UpstreamOptions, upstream, upstream_with};

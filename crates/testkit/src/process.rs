@@ -17,7 +17,7 @@ use std::io;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -121,17 +121,13 @@ impl Process {
     /// The parent goes first: stopped, it cannot make a child that the walk below would miss.
     pub(crate) fn freeze(&self) {
         assert!(self.signal(Signal::STOP), "process {} has ended and cannot be frozen", self.pid());
-        let started = Instant::now();
-        loop {
-            let tree = tree(self.pid());
-            let moving: Vec<_> = tree.iter().filter(|member| !member.at_rest()).collect();
-            if moving.is_empty() {
-                return;
-            }
-            assert!(started.elapsed() < STOP_BOUND, "{} processes did not stop", moving.len());
+        let stopped = poll(STOP_BOUND, || {
+            let mut moving = tree(self.pid());
+            moving.retain(|member| !member.at_rest());
             moving.iter().for_each(|member| member.signal(Signal::STOP));
-            std::thread::sleep(POLL);
-        }
+            moving.is_empty().then_some(())
+        });
+        stopped.expect("SIGSTOP did not stop a process");
     }
 
     /// Lets a frozen tree go on, children first: they must be awake when the parent asks something of them.
@@ -143,16 +139,7 @@ impl Process {
 
     /// Waits for the end, at most `bound`.
     pub(crate) fn wait(&self, bound: Duration) -> Option<ExitStatus> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.ended() {
-                return Some(status);
-            }
-            if started.elapsed() >= bound {
-                return None;
-            }
-            std::thread::sleep(POLL);
-        }
+        poll(bound, || self.ended())
     }
 
     /// Ends the process: `signal`, then `SIGKILL` for it and its descendants if it is still there after `grace`.
@@ -216,11 +203,26 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 ///
 /// # Panics
 /// With the tail of its log, when it ends instead or takes longer than any machine needs.
-pub(crate) fn wait_until_ready(process: &Process, scratch: &Scratch, mut ready: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !ready() {
-        let alive = process.ended().is_none() && begun.elapsed() < START_BOUND;
-        assert!(alive, "a server did not start:\n{}", scratch.log_tail());
+pub(crate) fn wait_until_ready(process: &Process, scratch: &Scratch, ready: impl Fn() -> bool) {
+    let is_up = poll(START_BOUND, || match process.ended() {
+        Some(_) => Some(false),
+        None => ready().then_some(true),
+    });
+    assert_eq!(is_up, Some(true), "a server did not start:\n{}", scratch.log_tail());
+}
+
+/// Looks until there is something or `bound` is over, blocking its thread.
+///
+/// On real time and without the runtime: it also runs in `Drop`, and a server's start takes no less because
+/// the test has paused tokio's clock.
+#[expect(clippy::disallowed_methods, reason = "see above; asynchronous callers go through `blocking`")]
+fn poll<T>(bound: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = std::time::Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || started.elapsed() >= bound {
+            return found;
+        }
         std::thread::sleep(POLL);
     }
 }

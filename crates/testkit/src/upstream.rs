@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::counts::{Counts, Open};
+use crate::listening::Listening;
 use crate::port::Port;
 use crate::process::lock;
 use crate::reply::{End, Reply};
@@ -96,7 +96,7 @@ pub struct Upstream {
     addr: SocketAddr,
     _port: Option<Port>,
     shared: Arc<Shared>,
-    accepting: Mutex<Option<JoinHandle<()>>>,
+    listening: Listening,
 }
 
 struct Shared {
@@ -146,7 +146,7 @@ pub async fn upstream_with(
         close_idle: watch::Sender::new(0),
         end_all: watch::Sender::new(End::KeepAlive),
     });
-    let upstream = Upstream { addr, _port: reserved, shared, accepting: Mutex::new(None) };
+    let upstream = Upstream { addr, _port: reserved, shared, listening: Listening::default() };
     upstream.start().await;
     upstream
 }
@@ -214,12 +214,7 @@ impl Upstream {
 
     /// Stops listening and closes every connection: a new one is refused. Nothing when it is stopped.
     pub async fn stop(&self) {
-        let accepting = lock(&self.accepting).take();
-        if let Some(accepting) = accepting {
-            accepting.abort();
-            // Only the abort itself can come out of this: the loop has no end and does not panic.
-            let _ = accepting.await;
-        }
+        self.listening.stop().await;
         crate::until(Duration::from_secs(10), || self.open() == 0).await;
     }
 
@@ -228,36 +223,9 @@ impl Upstream {
     /// # Panics
     /// When the port was taken meanwhile.
     pub async fn start(&self) {
-        if lock(&self.accepting).is_some() {
-            return;
-        }
-        let listener = TcpListener::bind(self.addr).await;
-        let listener = listener.unwrap_or_else(|error| panic!("{}: {error}", self.addr));
-        *lock(&self.accepting) = Some(tokio::spawn(accept_all(listener, Arc::clone(&self.shared))));
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        if let Some(accepting) = lock(&self.accepting).take() {
-            accepting.abort();
-        }
-    }
-}
-
-/// Owns the connections: they are aborted with it.
-async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                // An error here is a client that gave up while it waited.
-                if let Ok((socket, peer)) = accepted {
-                    connections.spawn(connection(socket, peer, Arc::clone(&shared)));
-                }
-            }
-            Some(_ended) = connections.join_next() => {}
-        }
+        let shared = Arc::clone(&self.shared);
+        let serve = move |socket, peer| connection(socket, peer, Arc::clone(&shared));
+        self.listening.start(self.addr, serve).await;
     }
 }
 

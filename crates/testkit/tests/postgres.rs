@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use testkit::{PostgresOptions, Stop, until_async};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
@@ -15,12 +16,14 @@ async fn a_fresh_server_lets_its_owner_in_and_counts_connections() {
     let url = format!("{}?application_name=counted", postgres.url());
 
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
     client.batch_execute("CREATE TABLE mine (id int)").await.unwrap();
 
     assert_eq!(postgres.connections("counted").await, 1);
     assert_eq!(postgres.kill_backends().await, 1);
-    assert!(connection.await.unwrap().is_err(), "the terminated connection ended without an error");
+    let end = tasks.join_next().await.unwrap().unwrap();
+    assert!(end.is_err(), "the terminated connection ended without an error");
     until_async(BOUND, async || postgres.connections("counted").await == 0).await;
 }
 
@@ -55,7 +58,8 @@ async fn a_stopped_server_starts_again_with_its_port_and_its_data() {
 async fn a_frozen_server_answers_nobody_until_it_is_thawed() {
     let postgres = testkit::postgres().await;
     let (client, connection) = tokio_postgres::connect(&postgres.url(), NoTls).await.unwrap();
-    let _connection = tokio::spawn(connection);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
 
     postgres.freeze();
     let query = client.simple_query("SELECT 1");

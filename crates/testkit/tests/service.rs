@@ -61,7 +61,7 @@ async fn helper_that_waits_to_be_killed() {
 #[tokio::test]
 async fn a_killed_test_process_leaves_neither_process_nor_directory() {
     let program = std::env::current_exe().unwrap();
-    let path = std::env::var("PATH").unwrap();
+    let path = std::env::var_os("PATH").unwrap().into_string().unwrap();
     let arguments = ["--exact", "helper_that_waits_to_be_killed", "--nocapture"];
     let service =
         testkit::service(program, &arguments, &[("TESTKIT_WAIT_TO_BE_KILLED", "1"), ("PATH", &path)]);
@@ -77,6 +77,6 @@ async fn a_killed_test_process_leaves_neither_process_nor_directory() {
 
 /// Servers work in their folder, so that is how to find them.
 fn processes_below(folder: &Path) -> Vec<PathBuf> {
-    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     processes.filter(|path| path.join("cwd").read_link().is_ok_and(|cwd| cwd.starts_with(folder))).collect()
 }

@@ -86,6 +86,46 @@ impl Kind for Count {
     }
 }
 
+/// A TCP port to listen on; see [`port`].
+#[derive(Debug)]
+pub struct Port {
+    variable: &'static str,
+    default: u16,
+}
+
+/// A TCP port, 1 to 65535: a random one (0) would be of no use to callers.
+pub const fn port(variable: &'static str, default: u16) -> Port {
+    Port { variable, default }
+}
+
+impl Kind for Port {
+    type Value = u16;
+
+    fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    fn default(&self) -> u16 {
+        self.default
+    }
+
+    fn parse(&self, text: &str) -> Option<u16> {
+        text.parse().ok().filter(|port| *port > 0)
+    }
+
+    fn default_text(&self) -> String {
+        self.default.to_string()
+    }
+
+    fn unit(&self) -> &'static str {
+        "port"
+    }
+
+    fn range(&self) -> String {
+        "1..=65535".to_owned()
+    }
+}
+
 /// A duration written in milliseconds; see [`millis`].
 #[derive(Debug)]
 pub struct Millis(Count);

@@ -11,6 +11,7 @@
 //! made, so a streamed answer counts until its end. **Not here**: any route that knows a feature.
 
 mod admin;
+mod config;
 mod json;
 mod middleware;
 mod ops;
@@ -19,6 +20,7 @@ mod requests;
 mod serve;
 
 pub use admin::{AdminToken, authorise};
+pub use config::ServiceConfig;
 pub use json::JsonBody;
 pub use problem::Problem;
 pub use serve::{Service, serve};

@@ -12,6 +12,15 @@
 //! # }
 //! ```
 //!
+//! | to test against | take |
+//! |---|---|
+//! | the real thing | [`postgres`], [`redis`], [`anvil`] |
+//! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
+//! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
+//! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
+//! | a program of the workspace | [`service`], [`free_port`] |
+//! | a condition, not a sleep | [`until`], [`until_async`] |
+//!
 //! Needs Linux, `setpriv` and `setsid` (util-linux), and the servers themselves: Postgres, Redis and, for
 //! anvil, npm. Everything listens on loopback only and is removed with the value that stands for it, also
 //! when a test panics or its process is killed.

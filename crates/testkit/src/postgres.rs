@@ -32,7 +32,7 @@ const USER: &str = "app";
 const PASSWORD: &str = "app-password";
 const DATABASE: &str = "app";
 /// Raise when the template's content changes, so that machines make a new one.
-const TEMPLATE: &str = "postgres-v1";
+const TEMPLATE: &str = "postgres-v2";
 
 /// What a test may want different from the defaults.
 #[derive(Debug, Clone)]
@@ -280,7 +280,7 @@ fn template(programs: &Path) -> PathBuf {
     let kind = programs.display().to_string().replace('/', "-");
     let template = cache_dir().join(format!("{TEMPLATE}{kind}"));
     made_once(&template, || {
-        // Made in the temporary directory, since the other user may not be let into the target directory.
+        // Made outside of it, since the other user may not be let into the target directory.
         let scratch = Scratch::new("pg-template");
         if let Some(user) = service_user() {
             run(Command::new("chown").arg(format!("{user}:")).arg(scratch.path()), "");
@@ -335,6 +335,9 @@ max_wal_senders = 0
 autovacuum = off
 jit = off
 shared_buffers = 16MB
+# The data may be in memory: no more log than needed.
+max_wal_size = 32MB
+min_wal_size = 2MB
 # Inside the data directory, so that a killed server leaves nothing in /dev/shm.
 dynamic_shared_memory_type = mmap
 ";

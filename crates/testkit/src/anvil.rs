@@ -172,7 +172,7 @@ impl Server {
         anvil.args(["--host", "127.0.0.1", "--port", &self.port.number().to_string()]);
         anvil.args(self.arguments());
         anvil.stdout(self.scratch.log()).stderr(self.scratch.log());
-        let started = Process::start(anvil, Signal::KILL).expect("setpriv (util-linux) is needed");
+        let started = Process::start(anvil, Signal::KILL).expect("the system starts no more processes");
         // It listens only once its chain is there.
         wait_until_ready(&started, &self.scratch, || TcpStream::connect(self.port.addr()).is_ok());
         started

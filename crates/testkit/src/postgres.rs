@@ -235,7 +235,7 @@ impl Server {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
         postgres.stdout(self.scratch.log()).stderr(self.scratch.log());
-        let started = Process::start(postgres, Signal::QUIT).expect("setpriv (util-linux) is needed");
+        let started = Process::start(postgres, Signal::QUIT).expect("the system starts no more processes");
         let pid_file = data.join("postmaster.pid");
         wait_until_ready(&started, &self.scratch, || is_ready(&pid_file, started.pid()));
         started

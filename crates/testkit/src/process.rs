@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, on_path};
 
 /// How often a blocking wait looks again.
 const POLL: Duration = Duration::from_millis(1);
@@ -56,7 +56,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Its environment is empty but for `PATH` and a fixed locale, so that a developer's own settings
 /// (`PGHOST`, `REDISCLI_AUTH`, proxies) cannot leak into a test.
 pub(crate) fn command(program: &std::path::Path, user: Option<&str>, death: &str) -> Command {
-    let mut command = Command::new("setpriv");
+    // By its full path: the child's own PATH, which may be empty, would be searched otherwise.
+    let mut command = Command::new(on_path("setpriv").expect("setpriv (util-linux) is needed"));
     if let Some(user) = user {
         command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).arg("--clear-groups");
     }

@@ -162,7 +162,7 @@ impl Server {
             redis.arg(format!("--{name}")).arg(value);
         }
         redis.stdout(self.scratch.log()).stderr(self.scratch.log());
-        let started = Process::start(redis, Signal::KILL).expect("setpriv (util-linux) is needed");
+        let started = Process::start(redis, Signal::KILL).expect("the system starts no more processes");
         wait_until_ready(&started, &self.scratch, || answers(self.port.addr()));
         started
     }

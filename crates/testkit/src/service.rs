@@ -48,7 +48,6 @@ pub fn service(program: impl AsRef<Path>, arguments: &[&str], variables: &[(&str
     let program = program.as_ref();
     let scratch = Scratch::new("service");
     let mut command = command(program, None, "KILL");
-    // `setpriv` is found by the parent's PATH; the service itself shall see no more than it is given.
     command.env_clear().envs(variables.iter().copied());
     command.args(arguments).current_dir(scratch.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command).unwrap_or_else(|error| panic!("{}: {error}", program.display()));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use testkit::{RedisOptions, until_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const BOUND: Duration = Duration::from_secs(10);
@@ -54,4 +55,20 @@ async fn stop_start_freeze_and_thaw_keep_the_port() {
 
     timeout(BOUND, client.read_exact(&mut answer)).await.expect("still frozen").unwrap();
     assert_eq!(&answer, b"+PONG\r\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_that_panics_leaves_no_server() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let redis = testkit::redis().await;
+        tell.send(redis.port()).unwrap();
+        panic!("on purpose");
+    });
+    let port = told.await.unwrap();
+
+    assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
+
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
 }

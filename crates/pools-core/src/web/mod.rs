@@ -1,5 +1,5 @@
-//! What both services serve alike: problem answers, request ids, probes, metrics, the admin token, and the
-//! listener with its orderly end.
+//! What both services serve alike: problem answers, request ids, probes, metrics, the admin token, the listener
+//! with its orderly end, and the health check of their container images.
 //!
 //! ```text
 //!  accept ─► trace (request id, span, counters, access log)
@@ -12,6 +12,7 @@
 
 mod admin;
 mod config;
+mod healthcheck;
 mod json;
 mod middleware;
 mod ops;
@@ -21,6 +22,7 @@ mod serve;
 
 pub use admin::{AdminToken, authorise};
 pub use config::ServiceConfig;
+pub use healthcheck::{healthcheck, healthcheck_command, is_healthcheck};
 pub use json::JsonBody;
 pub use problem::Problem;
 pub use serve::{Service, serve};

@@ -73,6 +73,8 @@ pub enum CloseReason {
     CheckFailed,
     /// It was older than a failure that condemned its generation.
     Invalidated,
+    /// Another target needed its place.
+    Evicted,
     /// The peer asked for it (`Connection: close`, GOAWAY).
     NotReusable,
     /// The pool was drained.
@@ -89,6 +91,7 @@ impl Label for CloseReason {
         Self::Unfinished,
         Self::CheckFailed,
         Self::Invalidated,
+        Self::Evicted,
         Self::NotReusable,
         Self::Drained,
     ];
@@ -103,6 +106,7 @@ impl Label for CloseReason {
             Self::Unfinished => "unfinished",
             Self::CheckFailed => "check_failed",
             Self::Invalidated => "invalidated",
+            Self::Evicted => "evicted",
             Self::NotReusable => "not_reusable",
             Self::Drained => "drained",
         }

@@ -1,0 +1,327 @@
+//! Building a request, and sending it: wait, send, head; again on a fresh connection when the old one was stale.
+
+use std::{
+    convert::Infallible,
+    panic::Location,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response as Head, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
+};
+use bytes::Bytes;
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::TrySendError,
+};
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    HttpPool,
+    error::{At, HttpError, is_stale},
+    lease::{Lease, Order},
+    response::Response,
+    state::Ask,
+    target::Target,
+    wire::Wire,
+};
+use crate::stats::CloseReason;
+
+/// A body is handed to hyper in pieces of this size, so that a slow upload is seen to move.
+const PIECE: usize = 64 * 1024;
+
+/// Some servers refuse requests without one.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
+
+/// A request being built. Nothing happens before [`send`](Self::send); what was wrong is told there.
+#[must_use = "nothing is sent before `send`"]
+#[derive(Debug)]
+pub struct RequestBuilder {
+    pool: HttpPool,
+    site: &'static Location<'static>,
+    method: Method,
+    target: Result<Target, HttpError>,
+    headers: HeaderMap,
+    body: Bytes,
+    deadline: Option<Instant>,
+    head_timeout: Option<Duration>,
+    idempotent: Option<bool>,
+    retry: bool,
+}
+
+impl RequestBuilder {
+    pub(super) fn new(pool: HttpPool, site: &'static Location<'static>, method: Method, url: &str) -> Self {
+        Self {
+            pool,
+            site,
+            method,
+            target: Target::parse(url),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            deadline: None,
+            head_timeout: None,
+            idempotent: None,
+            retry: true,
+        }
+    }
+
+    /// Adds a header. What frames the message or concerns the connection only (`Content-Length`, `Transfer-Encoding`,
+    /// `Connection`) is the pool's business and not sent.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName, Error: Into<::http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<::http::Error>>,
+    {
+        let name = name.try_into().map_err(Into::into);
+        match name.and_then(|name| Ok((name, value.try_into().map_err(Into::into)?))) {
+            Ok((name, _)) if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) => {}
+            Ok((name, value)) => drop(self.headers.append(name, value)),
+            Err(cause) => self.refuse("header", Arc::new(cause)),
+        }
+        self
+    }
+
+    /// Sets the body.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets the body and `Content-Type: application/json`.
+    pub fn json(mut self, value: &(impl Serialize + ?Sized)) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => {
+                self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                self.body = body.into();
+            }
+            Err(cause) => self.refuse("body", Arc::new(cause)),
+        }
+        self
+    }
+
+    /// The whole request, its body included, ends by then. Without one, only silence ends it (`HTTP_TIMEOUT_MS`),
+    /// and the wait for a connection takes no longer than that.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        self
+    }
+
+    /// How long the server may take from the end of the upload to the end of the head, however steadily its bytes
+    /// trickle in.
+    pub fn head_timeout(mut self, head_timeout: Duration) -> Self {
+        self.head_timeout = Some(head_timeout);
+        self
+    }
+
+    /// Whether the request may reach the server twice, when its method (`GET`, `PUT`, …) or an `Idempotency-Key`
+    /// does not say so: a read-only POST, for instance.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Never sends it a second time.
+    pub fn no_retry(mut self) -> Self {
+        self.retry = false;
+        self
+    }
+
+    fn refuse(&mut self, what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync>) {
+        if self.target.is_ok() {
+            self.target = Err(HttpError::Request { what, cause });
+        }
+    }
+
+    /// Sends it and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`HttpError`], one variant per phase. An answer with status 4xx or 5xx is not an error.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting, the caller leaves the queue. Dropped after the request was sent, its connection is
+    /// closed and its place is free.
+    pub async fn send(mut self) -> Result<Response, HttpError> {
+        let target = std::mem::replace(&mut self.target, Err(HttpError::Closed { host: "".into() }))?;
+        let may_repeat = self.retry && self.may_repeat();
+        let patience = Instant::now() + self.pool.0.config.timeout;
+        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let mut ask = Ask::Any;
+        let mut attempt = 1;
+        loop {
+            let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
+            let lease = self.pool.0.acquire(&order).await?;
+            let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
+            match self.exchange(lease, &target, &at).await {
+                Ok(response) => return Ok(response),
+                Err(Failed::NotSent) => ask = ask.max(Ask::Again),
+                Err(Failed::Stale(_)) if may_repeat && attempt == 1 => {
+                    self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    ask = Ask::Fresh;
+                    attempt = 2;
+                }
+                Err(Failed::Stale(error) | Failed::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether it does no harm if the server sees it twice.
+    fn may_repeat(&self) -> bool {
+        let by_key = || self.headers.contains_key("idempotency-key");
+        self.idempotent.unwrap_or_else(|| self.method.is_idempotent() || by_key())
+    }
+
+    async fn exchange(&self, mut lease: Lease, target: &Target, at: &At) -> Result<Response, Failed> {
+        let reused = lease.reused;
+        // The last exchange may be complete for its caller a moment before hyper is ready for the next.
+        if let Err(cause) = lease.conn().send.ready().await {
+            lease.close(CloseReason::Peer);
+            let closed = HttpError::Truncated { at: at.clone(), cause: Arc::new(cause) };
+            return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
+        }
+        let wire = Arc::clone(&lease.conn().wire);
+        let (read_before, written_before) = (wire.read(), wire.written());
+        let mut sent = pin!(lease.conn().send.try_send_request(self.message(target)));
+        lease.begin();
+        let upload = Progress { wire, written_before, length: self.body.len() as u64 };
+        let head = match self.head(sent.as_mut(), &upload, at).await {
+            Ok(head) => head,
+            Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
+            Err(HeadError::Hyper(mut error)) => {
+                let unsent = error.take_message().is_some();
+                let untouched = unsent || upload.wire.read() == read_before;
+                let cause = error.into_error();
+                if self.pool.0.state.lock().is_cut() {
+                    return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
+                }
+                if reused && untouched && is_stale(&cause) {
+                    lease.stale();
+                    let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
+                    return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
+                }
+                lease.close(CloseReason::Broken);
+                return Err(Failed::Other(HttpError::broken(at.clone(), cause)));
+            }
+        };
+        Response::new(head, lease, at.clone(), upload, self.deadline).map_err(Failed::Other)
+    }
+
+    fn message(&self, target: &Target) -> Request<Upload> {
+        let mut message = Request::new(Upload { rest: self.body.clone() });
+        *message.method_mut() = self.method.clone();
+        *message.version_mut() = Version::HTTP_11;
+        *message.uri_mut() = Uri::from(target.path.clone());
+        let headers = message.headers_mut();
+        headers.reserve(self.headers.len() + 3);
+        headers.insert(HOST, target.host_header.clone());
+        headers.insert(USER_AGENT, AGENT);
+        for (name, value) in &self.headers {
+            if *name == HOST || *name == USER_AGENT {
+                headers.insert(name, value.clone());
+            } else {
+                headers.append(name, value.clone());
+            }
+        }
+        message
+    }
+
+    /// Waits for the head, as long as the three limits allow.
+    async fn head<F>(
+        &self,
+        mut sent: Pin<&mut F>,
+        upload: &Progress,
+        at: &At,
+    ) -> Result<Head<Incoming>, HeadError>
+    where
+        F: Future<Output = Result<Head<Incoming>, TrySendError<Request<Upload>>>>,
+    {
+        let silence = self.pool.0.config.timeout;
+        let began = Instant::now();
+        let mut next = began + self.head_timeout.map_or(silence, |limit| limit.min(silence));
+        next = self.deadline.map_or(next, |deadline| deadline.min(next));
+        let mut timer = pin!(sleep_until(next));
+        loop {
+            tokio::select! {
+                biased;
+                answered = sent.as_mut() => return answered.map_err(|error| HeadError::Hyper(Box::new(error))),
+                () = timer.as_mut() => {}
+            }
+            let now = Instant::now();
+            // While an upload moves, the head is not late.
+            let moved_at = upload.wire.moved_at().max(began);
+            let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
+            let head_ends = self.head_timeout.map(|limit| asked_at + limit);
+            let ends = [Some(moved_at + silence), head_ends].into_iter().flatten().min().unwrap_or(now);
+            if self.deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(HeadError::TimedOut(HttpError::Deadline { at: at.clone(), phase: "head" }));
+            }
+            if ends <= now {
+                return Err(HeadError::TimedOut(HttpError::Head { at: at.clone(), after: now - began }));
+            }
+            timer.as_mut().reset(self.deadline.map_or(ends, |deadline| deadline.min(ends)));
+        }
+    }
+}
+
+/// Why an exchange failed, as the retry sees it.
+enum Failed {
+    /// The server cannot have seen it, and the connection was not new.
+    NotSent,
+    /// The server closed an idle connection meanwhile; it may have seen the request.
+    Stale(HttpError),
+    Other(HttpError),
+}
+
+enum HeadError {
+    TimedOut(HttpError),
+    Hyper(Box<TrySendError<Request<Upload>>>),
+}
+
+/// How far an upload has come.
+#[derive(Debug)]
+pub(super) struct Progress {
+    wire: Arc<Wire>,
+    written_before: u64,
+    length: u64,
+}
+
+impl Progress {
+    /// Whether the kernel has all of it. The head comes on top of the body, so this is late rather than early.
+    pub(super) fn is_done(&self) -> bool {
+        self.wire.written() - self.written_before > self.length
+    }
+}
+
+/// A request body as hyper reads it.
+#[derive(Debug)]
+pub(super) struct Upload {
+    rest: Bytes,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

@@ -1,0 +1,297 @@
+//! An answer whose body may still be coming. The connection is free when the body has ended.
+//!
+//! Dropped early, a small rest is read in the background so that the connection can be used again: at most
+//! [`DRAIN_BYTES`] within [`DRAIN_TIME`]. A big or slow rest closes the connection.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use ::http::{
+    HeaderMap, Response as Head, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    response::Parts,
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use hyper::body::{Body, Frame, Incoming};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::{
+    error::{At, HttpError},
+    lease::Lease,
+    request::Progress,
+};
+use crate::stats::CloseReason;
+
+/// A rest that costs less to read than a new connection to open; Go's transport takes 256 kB, a window of TCP is 64 kB.
+const DRAIN_BYTES: u64 = 64 * 1024;
+/// A slow rest would block its place for longer than a new connection takes.
+const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// An answer.
+///
+/// # Cancel safety
+/// Dropped before its body has ended, a small rest is read in the background, else the connection is closed. Its
+/// place is free in either case.
+#[derive(Debug)]
+pub struct Response {
+    head: Parts,
+    trailers: Option<HeaderMap>,
+    at: At,
+    deadline: Option<Instant>,
+    silence: Duration,
+    /// Runs while somebody waits for a piece; kept between pieces, since to reset it is cheaper than to make it.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+    /// Gone when the body has ended or failed.
+    coming: Option<Coming>,
+}
+
+/// A body that has not ended, and the connection that brings it.
+#[derive(Debug)]
+struct Coming {
+    body: Incoming,
+    lease: Lease,
+    upload: Progress,
+    reusable: bool,
+}
+
+impl Coming {
+    /// The body has ended.
+    fn finish(self) {
+        if !self.reusable {
+            self.lease.close(CloseReason::NotReusable);
+        } else if self.upload.is_done() {
+            self.lease.finish();
+        } else {
+            // The server answered without reading all of it: the next request would queue behind the rest.
+            self.lease.close(CloseReason::Unfinished);
+        }
+    }
+
+    /// Nobody wants the rest.
+    fn abandon(mut self) {
+        if !self.reusable || !self.upload.is_done() || self.body.size_hint().lower() > DRAIN_BYTES {
+            return self.lease.close(CloseReason::Unfinished);
+        }
+        let pool = Arc::clone(self.lease.pool());
+        pool.spawn("http drain", async move {
+            // Cut short, the lease is dropped in the middle of its exchange, which closes the connection.
+            if timeout(DRAIN_TIME, drain(&mut self.body)).await == Ok(true) {
+                self.finish();
+            }
+        });
+    }
+}
+
+/// Whether the end was reached within the limit.
+async fn drain(body: &mut Incoming) -> bool {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        if bytes > DRAIN_BYTES {
+            return false;
+        }
+    }
+    body.is_end_stream()
+}
+
+impl Response {
+    pub(super) fn new(
+        head: Head<Incoming>,
+        mut lease: Lease,
+        at: At,
+        upload: Progress,
+        deadline: Option<Instant>,
+    ) -> Result<Self, HttpError> {
+        let (head, body) = head.into_parts();
+        if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
+            // Two readers would see two different bodies: request smuggling's twin.
+            lease.close(CloseReason::Broken);
+            let why = "both Content-Length and Transfer-Encoding";
+            return Err(HttpError::Protocol { at, why, cause: None });
+        }
+        let reusable = keeps_alive(&head);
+        lease.conn().hint = keep_alive_hint(&head.headers).or(lease.conn().hint);
+        let silence = lease.pool().config.timeout;
+        let coming = Some(Coming { body, lease, upload, reusable });
+        let mut response =
+            Self { head, trailers: None, at, deadline, silence, timer: None, waiting: false, coming };
+        response.end_if_complete();
+        Ok(response)
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// What came behind the last chunk; nothing before the body has been read to its end.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
+    }
+
+    /// Where it came from, and over what kind of connection.
+    pub fn at(&self) -> &At {
+        &self.at
+    }
+
+    /// The next piece of the body; `None` after the last.
+    ///
+    /// # Errors
+    /// The body stalls, breaks off, or the deadline passes. The connection is closed then.
+    ///
+    /// # Cancel safety
+    /// Nothing that came is lost.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// The whole body, if it is not longer than `limit`.
+    ///
+    /// # Errors
+    /// [`HttpError::TooLarge`] as soon as that is known, and those of [`chunk`](Self::chunk).
+    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, HttpError> {
+        let at = self.at.clone();
+        let too_large = || HttpError::TooLarge { at: at.clone(), limit };
+        let announced = self.coming.as_ref().map_or(0, |coming| coming.body.size_hint().lower());
+        if announced > limit as u64 {
+            return Err(too_large());
+        }
+        let Some(first) = self.chunk().await? else { return Ok(Bytes::new()) };
+        let Some(second) = self.chunk().await? else {
+            return if first.len() > limit { Err(too_large()) } else { Ok(first) };
+        };
+        let mut all = BytesMut::with_capacity(first.len() + second.len());
+        all.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            if all.len() + chunk.len() > limit {
+                return Err(too_large());
+            }
+            all.extend_from_slice(&chunk);
+            next = self.chunk().await?;
+        }
+        Ok(all.freeze())
+    }
+
+    /// The whole body as JSON, if it is not longer than `limit`.
+    ///
+    /// # Errors
+    /// [`HttpError::Json`], and those of [`bytes`](Self::bytes).
+    pub async fn json<T: DeserializeOwned>(self, limit: usize) -> Result<T, HttpError> {
+        let at = self.at.clone();
+        let body = self.bytes(limit).await?;
+        serde_json::from_slice(&body).map_err(|cause| HttpError::Json { at, cause: Arc::new(cause) })
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
+        while let Some(coming) = &mut self.coming {
+            let Poll::Ready(frame) = Pin::new(&mut coming.body).poll_frame(cx) else {
+                let late = ready!(self.poll_late(cx));
+                return Poll::Ready(Err(self.fail(CloseReason::Unfinished, late)));
+            };
+            self.waiting = false;
+            match frame {
+                None => self.coming.take().into_iter().for_each(Coming::finish),
+                Some(Ok(frame)) => {
+                    self.end_if_complete();
+                    match frame.into_data() {
+                        Ok(data) => return Poll::Ready(Ok(Some(data))),
+                        Err(frame) => self.trailers = Frame::into_trailers(frame).ok(),
+                    }
+                }
+                Some(Err(cause)) => {
+                    let error = match coming.lease.pool().state.lock().is_cut() {
+                        true => HttpError::Closed { host: Arc::clone(&self.at.host) },
+                        false => HttpError::broken(self.at.clone(), cause),
+                    };
+                    return Poll::Ready(Err(self.fail(CloseReason::Broken, error)));
+                }
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    /// Ready when the next piece is too late.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<HttpError> {
+        if !self.waiting {
+            let idle = Instant::now() + self.silence;
+            let late = self.deadline.map_or(idle, |deadline| deadline.min(idle));
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(late),
+                None => self.timer = Some(Box::pin(sleep_until(late))),
+            }
+            self.waiting = true;
+        }
+        let timer = self.timer.as_mut().expect("BUG: set when the wait began");
+        ready!(timer.as_mut().poll(cx));
+        let at = self.at.clone();
+        Poll::Ready(match self.deadline {
+            Some(deadline) if deadline <= Instant::now() => HttpError::Deadline { at, phase: "body" },
+            _ => HttpError::BodyIdle { at, after: self.silence },
+        })
+    }
+
+    fn fail(&mut self, reason: CloseReason, error: HttpError) -> HttpError {
+        if let Some(coming) = self.coming.take() {
+            coming.lease.close(reason);
+        }
+        error
+    }
+
+    /// With a known length, the end is known with the last byte: no need to ask for one more piece.
+    fn end_if_complete(&mut self) {
+        if let Some(coming) = self.coming.take_if(|coming| coming.body.is_end_stream()) {
+            coming.finish();
+        }
+    }
+}
+
+impl Drop for Response {
+    fn drop(&mut self) {
+        if let Some(coming) = self.coming.take() {
+            coming.abandon();
+        }
+    }
+}
+
+/// Whether the server will read another request on this connection.
+fn keeps_alive(head: &Parts) -> bool {
+    let says = |word| {
+        let values = head.headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
+    };
+    match head.version {
+        _ if head.status == StatusCode::SWITCHING_PROTOCOLS => false,
+        Version::HTTP_10 => says("keep-alive"),
+        _ => !says("close"),
+    }
+}
+
+/// `timeout` of a `Keep-Alive` header. Rubbish counts as nothing.
+fn keep_alive_hint(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let parameters = value.split(',').filter_map(|parameter| parameter.trim().split_once('='));
+    let (_, seconds) =
+        parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+impl Stream for Response {
+    type Item = Result<Bytes, HttpError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_chunk(cx).map(Result::transpose)
+    }
+}

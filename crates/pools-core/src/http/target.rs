@@ -1,0 +1,120 @@
+//! Where a request goes: parsed once, strictly. What `http::Uri` refuses (spaces, CR, LF) is refused, not repaired.
+
+use std::{fmt, sync::Arc};
+
+use ::http::{HeaderValue, Uri, uri::PathAndQuery};
+
+use super::error::HttpError;
+use crate::redact::printed_url;
+
+/// Scheme, host and port: connections of one key are interchangeable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    tls: bool,
+    /// `host:port`, the host in lower case.
+    name: Arc<str>,
+}
+
+impl Key {
+    pub(super) fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// `host:port`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// The host without the brackets of an IPv6 address.
+    pub(super) fn host(&self) -> &str {
+        let host = self.name.rsplit_once(':').map_or(&*self.name, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        let port = self.name.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        port.expect("BUG: a key ends in its port")
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A URL taken apart.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) key: Key,
+    pub(super) host_header: HeaderValue,
+    pub(super) path: PathAndQuery,
+}
+
+impl Target {
+    pub(super) fn parse(url: &str) -> Result<Self, HttpError> {
+        let bad = |why| HttpError::Url { url: printed_url(url), why };
+        let parts = url.parse::<Uri>().map_err(|_| bad("not a URL"))?.into_parts();
+        let (tls, default_port) = match parts.scheme.as_ref().map(::http::uri::Scheme::as_str) {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(bad("neither http nor https")),
+        };
+        let authority = parts.authority.ok_or_else(|| bad("without a host"))?;
+        if authority.as_str().contains('@') {
+            // In a URL they end up in logs; a header can be marked sensitive.
+            return Err(bad("with credentials: send an Authorization header instead"));
+        }
+        let host = authority.host().to_ascii_lowercase();
+        let port = match authority.port() {
+            Some(port) => port.as_u16(),
+            None if authority.as_str().len() > host.len() => return Err(bad("with a bad port")),
+            None => default_port,
+        };
+        if host.is_empty() || port == 0 {
+            return Err(bad("without a host or port"));
+        }
+        let name: Arc<str> = format!("{host}:{port}").into();
+        let shown = if port == default_port { &host } else { &*name };
+        let host_header = HeaderValue::from_str(shown).map_err(|_| bad("with a bad host"))?;
+        let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Self { key: Key { tls, name }, host_header, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_scheme_host_and_port_whatever_the_spelling() {
+        let key = |url| Target::parse(url).unwrap().key;
+        assert_eq!(key("http://Example.com/a"), key("http://example.com:80/b?c"));
+        assert_ne!(key("http://example.com:443"), key("https://example.com"));
+        assert_eq!((key("http://[::1]:81/").host(), key("http://[::1]:81/").port()), ("::1", 81));
+        assert_eq!(Target::parse("https://example.com:8443/x").unwrap().host_header, "example.com:8443");
+        assert_eq!(Target::parse("https://example.com:443/x").unwrap().host_header, "example.com");
+    }
+
+    #[test]
+    fn http_47_a_url_with_cr_lf_a_space_or_credentials_is_refused() {
+        for bad in [
+            "http://a/\r\nx: y",
+            "http://a/b c",
+            "http://a\r\nhost: b/",
+            "ftp://a/",
+            "/path",
+            "http://",
+            "http://user:pw@a/",
+            "http://a:0/",
+            "http://a:99999/",
+        ] {
+            let error = Target::parse(bad).expect_err(bad);
+            assert!(!error.to_string().contains("pw"), "{error}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
+    error::InternalError,
     http::{Method, header},
     middleware::Next,
     web,
@@ -32,17 +33,18 @@ pub(super) async fn trace(
     let guard = ops.lifecycle.request();
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestId::parse).unwrap_or_else(RequestId::random);
+    let method = method_label(request.method());
+    let route = request.match_pattern();
     let span = tracing::info_span!(
         "request", request_id = %id, method = %request.method(), path = request.path()
     );
     let started = Instant::now();
     let work = telemetry::with_request_id(id.clone(), problems(request, next));
-    let mut response = work.instrument(span.clone()).await;
+    let (request, mut response) = work.instrument(span.clone()).await;
 
     let took = started.elapsed();
     let status = response.status().as_u16();
-    let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
-    ops.requests.answered(&route, method_label(response.request().method()), status, took);
+    ops.requests.answered(route.as_deref().unwrap_or("unmatched"), method, status, took);
     span.in_scope(|| tracing::info!(status, took_ms = took.as_secs_f64() * 1_000.0, "answered"));
 
     let headers = response.headers_mut();
@@ -53,56 +55,55 @@ pub(super) async fn trace(
     headers.insert(header::X_FRAME_OPTIONS, header::HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, header::HeaderValue::from_static("no-referrer"));
     if ops.lifecycle.phase() == Phase::Draining {
-        response.response_mut().head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+        response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     }
-    Ok(response.map_body(|_, body| BoxBody::new(Counted { body, _guard: guard })))
+    let response = response.map_body(|_, body| BoxBody::new(Counted { body, _guard: guard }));
+    match request {
+        Some(request) => Ok(ServiceResponse::new(request, response)),
+        None => Err(InternalError::from_response("the request is gone", response).into()),
+    }
 }
 
-/// Turns every error answer into problem+json, whoever made it, and a panic into a 500.
-async fn problems(request: ServiceRequest, next: Next<BoxBody>) -> ServiceResponse<BoxBody> {
-    let kept = request.request().clone();
+/// Turns every error answer into problem+json, whoever made it, and a panic into a 500. The request does not
+/// come back from a panic, nor from an error that was no answer; and no copy of it may be kept meanwhile, since
+/// actix routes only what it owns alone.
+async fn problems(request: ServiceRequest, next: Next<BoxBody>) -> (Option<HttpRequest>, HttpResponse) {
+    let path = request.path().to_owned();
     let result = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     match result {
-        Ok(Ok(response)) if response.status().as_u16() < 400 => response,
         Ok(Ok(response)) => {
-            let is_problem = response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|value| value.as_bytes().starts_with(b"application/problem+json"));
-            let problem = response.response().error().and_then(|error| error.as_error::<Problem>()).cloned();
-            match problem {
-                None if is_problem => response,
-                problem => replace(response, problem),
-            }
+            let (request, response) = response.into_parts();
+            (Some(request), problem_of(response, &path))
         }
         Ok(Err(error)) => {
             let problem = error.as_error::<Problem>().cloned();
             let status = error.as_response_error().status_code();
-            answer(kept, &problem.unwrap_or_else(|| Problem::from_status(status)))
+            (None, problem.unwrap_or_else(|| Problem::from_status(status)).response(&path))
         }
         Err(_) => {
             tracing::error!("a handler panicked");
-            answer(kept, &Problem::internal())
+            (None, Problem::internal().response(&path))
         }
     }
 }
 
 /// Keeps the headers of a bare error answer, such as `Allow`, and gives it a body.
-fn replace(response: ServiceResponse<BoxBody>, problem: Option<Problem>) -> ServiceResponse<BoxBody> {
-    let problem = problem.unwrap_or_else(|| Problem::from_status(response.status()));
-    let (request, bare) = response.into_parts();
-    let mut full = problem.response(request.path());
-    for (name, value) in bare.headers() {
+fn problem_of(response: HttpResponse, path: &str) -> HttpResponse {
+    let problem = response.error().and_then(|error| error.as_error::<Problem>()).cloned();
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/problem+json"));
+    if response.status().as_u16() < 400 || (problem.is_none() && is_problem) {
+        return response;
+    }
+    let mut full = problem.unwrap_or_else(|| Problem::from_status(response.status())).response(path);
+    for (name, value) in response.headers() {
         if !full.headers().contains_key(name) {
             full.headers_mut().append(name.clone(), value.clone());
         }
     }
-    ServiceResponse::new(request, full)
-}
-
-fn answer(request: HttpRequest, problem: &Problem) -> ServiceResponse<BoxBody> {
-    let response: HttpResponse = problem.response(request.path());
-    ServiceResponse::new(request, response)
+    full
 }
 
 /// A method of our routes, or `other`: a caller may invent methods, and each would be a time series.

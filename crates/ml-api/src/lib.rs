@@ -1,10 +1,23 @@
 //! ml-api, port 3002: answers "will this loan default?" and remembers how loans ended.
 //!
+//! ```text
+//!  environment ─► settings ─► startup ─┬─► risk: features ─► model ─► prediction     (needs nothing)
+//!                                      ├─► loans: record, outcome, statistics ─► Postgres pool
+//!                                      └─► status: /health, /pool/stats
+//! ```
+//!
 //! The crate is a library with a thin binary, so that tests and benchmarks reach every part without a socket.
 //!
-//! - [`risk`]: the model and everything it is judged by. Pure arithmetic: no runtime, no pool, no clock.
+//! - [`risk`]: the model and everything it is judged by. Pure arithmetic but for its `service` and `routes`.
+//! - [`loans`]: recorded loans. Its `store` is the only part that talks to the database.
+//! - [`status`]: what an operator asks.
+//! - [`settings`] and [`startup`]: from the environment to a running service; the only wiring.
 //!
 //! The model that a fresh service starts with is trained on data from [`risk::generator`], which is synthetic and
 //! is called so wherever it shows.
 
+pub mod loans;
 pub mod risk;
+pub mod settings;
+pub mod startup;
+pub mod status;

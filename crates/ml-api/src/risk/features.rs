@@ -160,6 +160,20 @@ pub enum JsonKind {
     Object,
 }
 
+impl JsonKind {
+    /// The kind of one complete JSON value: its first byte tells.
+    pub fn of(text: &str) -> Self {
+        match text.as_bytes().first() {
+            Some(b'n') => Self::Null,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'"') => Self::Text,
+            Some(b'[') => Self::Array,
+            Some(b'{') => Self::Object,
+            _ => Self::Number,
+        }
+    }
+}
+
 impl fmt::Display for JsonKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -170,6 +184,24 @@ impl fmt::Display for JsonKind {
             Self::Array => "an array",
             Self::Object => "an object",
         })
+    }
+}
+
+impl Feature {
+    /// Its value, from the text of one complete JSON value.
+    ///
+    /// # Errors
+    /// The text is another kind of value, or a number too large for a double.
+    pub fn read(self, text: &str) -> Result<f64, RowError> {
+        match JsonKind::of(text) {
+            // JSON's numbers are a part of what Rust parses; 1e999 becomes infinite.
+            JsonKind::Number => self.finite(text.parse().unwrap_or(f64::NAN)),
+            found => Err(RowError::NotANumber { field: self.name(), found }),
+        }
+    }
+
+    fn finite(self, value: f64) -> Result<f64, RowError> {
+        if value.is_finite() { Ok(value) } else { Err(RowError::NotFinite { field: self.name() }) }
     }
 }
 
@@ -240,26 +272,9 @@ impl Default for Cells {
 
 impl Cells {
     fn put(&mut self, feature: Feature, value: f64) -> Result<(), RowError> {
-        if !value.is_finite() {
-            return Err(RowError::NotFinite { field: feature.name() });
-        }
-        self.values[feature as usize] = value;
+        self.values[feature as usize] = feature.finite(value)?;
         self.seen |= 1 << feature as usize;
         Ok(())
-    }
-
-    /// `text` is one complete JSON value: its first byte tells its kind.
-    fn put_text(&mut self, feature: Feature, text: &str) -> Result<(), RowError> {
-        let found = match text.as_bytes().first() {
-            Some(b'n') => JsonKind::Null,
-            Some(b't' | b'f') => JsonKind::Boolean,
-            Some(b'"') => JsonKind::Text,
-            Some(b'[') => JsonKind::Array,
-            Some(b'{') => JsonKind::Object,
-            // JSON's numbers are a part of what Rust parses; 1e999 becomes infinite.
-            _ => return self.put(feature, text.parse().unwrap_or(f64::NAN)),
-        };
-        Err(RowError::NotANumber { field: feature.name(), found })
     }
 
     fn finish(self) -> FeatureRow {
@@ -288,7 +303,7 @@ impl<'de> Visitor<'de> for RowVisitor {
                 continue;
             };
             let text = map.next_value::<&'de RawValue>()?.get();
-            if let Err(error) = cells.put_text(feature, text) {
+            if let Err(error) = feature.read(text).and_then(|value| cells.put(feature, value)) {
                 fault.get_or_insert(error);
             }
         }

@@ -7,8 +7,8 @@
 //!                                            └─► held out 20 % ─► metrics
 //! ```
 //!
-//! Everything here is a pure function of its arguments: no `async`, no clock, no I/O, no global state. The only
-//! randomness comes from a seed that the caller names, and gives the same rows on every platform.
+//! Everything but [`service`] and [`routes`] is a pure function of its arguments: no `async`, no clock, no I/O, no
+//! global state. The only randomness comes from a seed that the caller names, and gives the same rows on every platform.
 //!
 //! # Limits
 //! Training keeps the standardised rows in memory: 192 bytes for each, beside the caller's 184.
@@ -16,13 +16,17 @@
 //! # What it does not do
 //! It does not read files or databases, does not decide when to retrain, and does not know who asks.
 
+pub mod batch;
 pub mod category;
 pub mod features;
 pub mod generator;
 pub mod metrics;
 pub mod model;
+pub mod routes;
+pub mod service;
 pub mod split;
 
+mod error;
 mod random;
 mod scaler;
 mod solver;

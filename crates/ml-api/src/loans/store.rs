@@ -1,0 +1,218 @@
+//! The table `loans`: the only part of this feature that names the pool.
+//!
+//! ```text
+//!  no schema ──tend: migrated──► schema ──a statement finds no table──► no schema
+//! ```
+//!
+//! Every statement is a single one and autocommitted, so it goes through the pool's pipelined lane.
+
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use pools_core::{
+    health::HealthState,
+    postgres::{Migration, PgError, PgPool, SqlState, ToSql},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    address::Address,
+    model::{LoanRecord, Outcome, OutcomeUpdate},
+};
+use crate::risk::Feature;
+
+/// The schema, oldest first. Never edited, only added to.
+const MIGRATIONS: &[Migration<'static>] =
+    &[Migration { id: 1, name: "loans", sql: include_str!("../../migrations/0001_loans.sql") }];
+
+/// Columns beside the features, in the order of the parameters of [`RECORD`].
+const COLUMNS: [&str; 6] =
+    ["borrower_address", "lender_address", "timestamp", "loan_status", "default", "actual_repayment_time"];
+
+/// Loans without a status are counted under this name.
+const NO_STATUS: &str = "unknown";
+
+/// Why a statement has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Postgres has not been reached since the start, or its tables are gone.
+    #[error("Postgres, which recording loans needs, has not been reached yet")]
+    NoSchema,
+    /// The pool or the server says why.
+    #[error("the database did not carry out the statement")]
+    Postgres(#[source] PgError),
+}
+
+/// Recorded loans in Postgres. Clones share the pool.
+#[derive(Clone, Debug)]
+pub struct LoanStore {
+    pool: PgPool,
+    schema: Arc<AtomicBool>,
+}
+
+/// What was recorded, counted by the server in one statement.
+#[derive(Clone, Debug, Serialize)]
+pub struct Statistics {
+    /// Always true; front ends look at it.
+    pub success: bool,
+    /// Loans.
+    pub total_loans: i64,
+    /// Loans by `loan_status`; `unknown` without one.
+    pub by_status: Value,
+    /// Loans by how they ended.
+    pub by_outcome: Outcomes,
+    /// For each column, how many loans have a value there, and their share (null without any loan).
+    pub completeness: Map<String, Value>,
+}
+
+/// Loans by how they ended.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Outcomes {
+    /// `default` is 0.
+    pub repaid: i64,
+    /// `default` is 1.
+    pub defaulted: i64,
+    /// Not known yet.
+    pub unknown: i64,
+}
+
+impl LoanStore {
+    /// A store on this pool, without a schema until [`tend`](Self::tend) has seen to it.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool, schema: Arc::default() }
+    }
+
+    /// Whether the tables were there last time.
+    pub fn has_schema(&self) -> bool {
+        self.schema.load(Ordering::Acquire)
+    }
+
+    /// Migrates where that is due and the pool says that the server is there. The pool looks for the server by
+    /// itself, so that a server out of reach costs no second row of attempts.
+    ///
+    /// # Errors
+    /// The server refuses the migration, or has just gone.
+    pub async fn tend(&self) -> Result<(), PgError> {
+        if self.has_schema() || self.pool.health().state != HealthState::Up {
+            return Ok(());
+        }
+        self.pool.migrate(MIGRATIONS).await?;
+        self.schema.store(true, Ordering::Release);
+        tracing::info!(migrations = MIGRATIONS.len(), "database schema is in place");
+        Ok(())
+    }
+
+    /// Inserts a loan, or adds to the one of this id. Returns whether it is new.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn record(&self, loan: &LoanRecord) -> Result<bool, StoreError> {
+        let id = loan.id.as_str();
+        let borrower = loan.borrower_address.as_ref().map(Address::as_str);
+        let lender = loan.lender_address.as_ref().map(Address::as_str);
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&id];
+        values.extend(loan.features.iter().map(|value| value as &(dyn ToSql + Sync)));
+        values.extend([&borrower as &(dyn ToSql + Sync), &lender, &loan.timestamp]);
+        let Outcome { default, actual_repayment_time, loan_status } = &loan.outcome;
+        values.extend([loan_status as &(dyn ToSql + Sync), default, actual_repayment_time, &loan.metadata]);
+        self.ready()?;
+        let row = self.pool.lane().query_one(&RECORD, &values).await.map_err(|cause| self.failed(cause))?;
+        Ok(row.get(0))
+    }
+
+    /// Adds how a loan ended. Returns whether there is such a loan.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn update(&self, update: &OutcomeUpdate) -> Result<bool, StoreError> {
+        let id = update.id.as_str();
+        let Outcome { default, actual_repayment_time, loan_status } = &update.outcome;
+        self.ready()?;
+        let changed = self
+            .pool
+            .lane()
+            .execute(UPDATE, &[&id, loan_status, default, actual_repayment_time, &update.metadata])
+            .await
+            .map_err(|cause| self.failed(cause))?;
+        Ok(changed > 0)
+    }
+
+    /// Counts what was recorded, in one statement, so that the numbers add up.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn statistics(&self) -> Result<Statistics, StoreError> {
+        self.ready()?;
+        let row = self.pool.lane().query_one(&STATISTICS, &[]).await.map_err(|cause| self.failed(cause))?;
+        let (total_loans, repaid, defaulted): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let completeness = columns().enumerate().map(|(place, column)| {
+            let count: i64 = row.get(4 + place);
+            let share = (total_loans > 0).then(|| count as f64 / total_loans as f64);
+            (column.to_owned(), json!({ "count": count, "share": share }))
+        });
+        Ok(Statistics {
+            success: true,
+            total_loans,
+            by_status: serde_json::from_str(row.get(3)).expect("BUG: jsonb is JSON"),
+            by_outcome: Outcomes { repaid, defaulted, unknown: total_loans - repaid - defaulted },
+            completeness: completeness.collect(),
+        })
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        if self.has_schema() { Ok(()) } else { Err(StoreError::NoSchema) }
+    }
+
+    /// Somebody may have put an empty database in the place of ours: the next [`tend`](Self::tend) migrates it.
+    fn failed(&self, cause: PgError) -> StoreError {
+        if cause.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) {
+            self.schema.store(false, Ordering::Release);
+            return StoreError::NoSchema;
+        }
+        StoreError::Postgres(cause)
+    }
+}
+
+/// The columns that may be empty.
+fn columns() -> impl Iterator<Item = &'static str> {
+    Feature::ALL.into_iter().map(Feature::name).chain(COLUMNS)
+}
+
+fn listed(column: impl Fn(&str) -> String) -> String {
+    columns().map(column).collect::<Vec<_>>().join(", ")
+}
+
+/// What is not given stays. `xmax` is 0 in a row that no update has touched.
+static RECORD: LazyLock<String> = LazyLock::new(|| {
+    let names = listed(|column| format!("\"{column}\""));
+    let count = columns().count();
+    let places = (2..count + 2).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ");
+    let kept = listed(|column| format!("\"{column}\" = coalesce(excluded.\"{column}\", loans.\"{column}\")"));
+    format!(
+        "INSERT INTO loans (loan_id, {names}, metadata) VALUES ($1, {places}, ${}::text::jsonb) \
+         ON CONFLICT (loan_id) DO UPDATE SET {kept}, \
+         metadata = loans.metadata || excluded.metadata, updated_at = now() \
+         RETURNING xmax = 0",
+        count + 2
+    )
+});
+
+const UPDATE: &str = "UPDATE loans SET loan_status = coalesce($2, loan_status), \
+    \"default\" = coalesce($3, \"default\"), \
+    actual_repayment_time = coalesce($4, actual_repayment_time), \
+    metadata = metadata || $5::text::jsonb, updated_at = now() \
+    WHERE loan_id = $1";
+
+static STATISTICS: LazyLock<String> = LazyLock::new(|| {
+    let counts = listed(|column| format!("count(\"{column}\")"));
+    format!(
+        "SELECT count(*), count(*) FILTER (WHERE NOT \"default\"), count(*) FILTER (WHERE \"default\"), \
+         (SELECT coalesce(jsonb_object_agg(status, loans), '{{}}')::text FROM \
+         (SELECT coalesce(loan_status, '{NO_STATUS}') AS status, count(*) AS loans FROM loans GROUP BY 1) AS s), \
+         {counts} FROM loans"
+    )
+});

@@ -1,0 +1,34 @@
+//! The only place that touches the process: environment, arguments, exit code. See the library for what it does.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use ml_api::{settings::Settings, startup};
+use pools_core::settings::StartError;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // A variable that is no Unicode cannot be one of ours.
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let settings = match Settings::read(std::env::args_os(), environment) {
+        Ok(settings) => settings,
+        Err(StartError::Usage(usage)) => usage.exit(),
+        Err(error) => return refuse(&error),
+    };
+    match startup::run(settings).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => refuse(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "logging may be what could not be set up")]
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("ml-api: {error}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        eprintln!("  because: {inner}");
+        cause = inner.source();
+    }
+    ExitCode::from(2)
+}

@@ -1,0 +1,110 @@
+//! The service under test and a client for it.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, StatusCode, body::Bytes, header::HeaderMap};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+use testkit::Service;
+
+/// A hang guard: a start takes a tenth of a second, an outage is noticed within one.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+/// The program with nothing but these variables.
+pub(crate) fn program(variables: &[(&str, &str)]) -> Service {
+    testkit::service(env!("CARGO_BIN_EXE_ml-api"), &[], variables)
+}
+
+/// A running ml-api.
+pub(crate) struct Api {
+    pub(crate) service: Service,
+    pub(crate) port: u16,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// What it answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// Status, `code` and `field` of a problem, after checking that it is one.
+    pub(crate) fn problem(&self) -> (u16, String, Option<String>) {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        let body = self.json();
+        for member in ["type", "title", "status", "detail", "instance", "code", "request_id", "error"] {
+            assert!(!body[member].is_null(), "{member} is missing: {body}");
+        }
+        let text = |member: &str| body[member].as_str().map(str::to_owned);
+        (self.status, text("code").expect("checked above"), text("field"))
+    }
+}
+
+impl Api {
+    /// Starts it and waits until it listens.
+    pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
+        let port = testkit::free_port();
+        let text = port.to_string();
+        let variables: Vec<_> = variables.iter().copied().chain([("ML_PORT", text.as_str())]).collect();
+        let service = program(&variables);
+        service.wait_for_line(BOUND, "listening").await;
+        Self { service, port, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Starts it and waits until model and, if there is one, database are there.
+    pub(crate) async fn start_healthy(variables: &[(&str, &str)]) -> Self {
+        let api = Self::start(variables).await;
+        api.until_healthy().await;
+        api
+    }
+
+    #[track_caller]
+    pub(crate) fn until_healthy(&self) -> impl Future<Output = ()> {
+        testkit::until_async(BOUND, async || self.get("/health").await.json()["status"] == "healthy")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_text(path, &body.to_string()).await
+    }
+
+    pub(crate) async fn post_text(&self, path: &str, body: &str) -> Answer {
+        self.send("POST", path, &[("content-type", "application/json")], body).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request =
+            Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.port));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::from(body.to_owned())).expect("the test names a valid request");
+        let response = self.client.request(request).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("the answer is whole").to_bytes();
+        let text = String::from_utf8(body.to_vec()).expect("the answer is text");
+        Answer { status: head.status.as_u16(), headers: head.headers, text }
+    }
+}
+
+pub(crate) const OK: u16 = StatusCode::OK.as_u16();

@@ -1,0 +1,7 @@
+//! The lending contract, read through the chain pool and cached in Redis.
+
+pub mod client;
+pub mod error;
+pub mod model;
+pub mod routes;
+pub mod service;

@@ -1,0 +1,94 @@
+//! Loans as the API shows them, read once per block.
+//!
+//! A block's state never changes, so an answer is cached under the number of the block it was read at and can
+//! never be stale within its key: a new block is a new key. The head itself is asked for at most once a second.
+//! With Redis away the in-process level of the cache goes on alone.
+
+use std::time::Duration;
+
+use pools_core::cache::{Cache, CacheKey, Cached, Namespace, Policy};
+use serde_json::Value;
+
+use super::{
+    client::{ContractClient, Head},
+    error::ContractError,
+};
+
+/// How old the head may be: well under the shortest block time of the networks in use.
+const HEAD_TTL: Duration = Duration::from_secs(1);
+
+const HEAD: Namespace = Namespace::new("head", 1);
+const LOAN: Namespace = Namespace::new("loan", 1);
+const ACTIVE: Namespace = Namespace::new("active_loans", 1);
+
+/// Loans by id and the open requests.
+#[derive(Clone, Debug)]
+pub struct ContractService {
+    contract: Option<ContractClient>,
+    cache: Cache,
+    ttl: Duration,
+}
+
+impl ContractService {
+    /// `contract` is `None` without `LOANVERSE_CONTRACT_ADDRESS`; `ttl` is `ANALYTICS_TTL`.
+    pub fn new(contract: Option<ContractClient>, cache: Cache, ttl: Duration) -> Self {
+        Self { contract, cache, ttl }
+    }
+
+    /// One loan.
+    ///
+    /// # Errors
+    /// See [`ContractError`].
+    pub async fn loan(&self, id: u64) -> Result<Cached<Value>, ContractError> {
+        let (contract, head) = self.at_head().await?;
+        let key = key(LOAN, &contract, head).part(id);
+        let load = async move {
+            if id == 0 || id >= contract.next_loan_id(head).await? {
+                return Err(ContractError::NoSuchLoan(id));
+            }
+            let mut loans = read_loans(&contract, vec![id], head).await?;
+            loans.pop().ok_or(ContractError::NoSuchLoan(id))
+        };
+        Ok(self.cache.get_or_load(&key, &Policy::new(self.ttl), load).await?)
+    }
+
+    /// Every open request.
+    ///
+    /// # Errors
+    /// See [`ContractError`].
+    pub async fn active(&self) -> Result<Cached<Vec<Value>>, ContractError> {
+        let (contract, head) = self.at_head().await?;
+        let key = key(ACTIVE, &contract, head);
+        let load = async move {
+            let ids = contract.active_requests(head).await?;
+            read_loans(&contract, ids, head).await
+        };
+        Ok(self.cache.get_or_load(&key, &Policy::new(self.ttl), load).await?)
+    }
+
+    async fn at_head(&self) -> Result<(ContractClient, Head), ContractError> {
+        let contract = self.contract.clone().ok_or(ContractError::NotConfigured)?;
+        let key = CacheKey::new(HEAD).address(format!("{:?}", contract.address()));
+        let asked = contract.clone();
+        let load = async move { asked.head().await };
+        let head = self.cache.get_or_load(&key, &Policy::new(HEAD_TTL), load).await?;
+        Ok((contract, head.value))
+    }
+}
+
+fn key(namespace: Namespace, contract: &ContractClient, head: Head) -> CacheKey {
+    CacheKey::new(namespace).address(format!("{:?}", contract.address())).part(head.number)
+}
+
+async fn read_loans(
+    contract: &ContractClient,
+    ids: Vec<u64>,
+    head: Head,
+) -> Result<Vec<Value>, ContractError> {
+    let loans = contract.loans(ids, head).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let values = contract.usd_values(&loans.iter().collect::<Vec<_>>(), head).await;
+    let pairs = loans.iter().zip(&values);
+    Ok(pairs
+        .map(|(loan, values)| loan.to_json(head.timestamp, values.as_ref().map_err(String::as_str)))
+        .collect())
+}

@@ -1,0 +1,12 @@
+//! The backend as its users meet it: the real program between real servers.
+#![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
+
+mod config_doc;
+mod http_rules;
+mod liquidation;
+mod loans;
+mod missing;
+mod ml;
+mod pools;
+mod stack;
+mod start_stop;

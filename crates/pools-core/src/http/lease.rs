@@ -128,7 +128,7 @@ struct Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.pool.apply(|state, _| state.leave(self.ticket));
+        self.pool.apply(|state, now| state.leave(self.ticket, now));
     }
 }
 

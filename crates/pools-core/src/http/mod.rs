@@ -304,7 +304,7 @@ impl Inner {
             let waiting = state.waiting().map(Waiter::site);
             cut.extend(waiting.map(|site| format!("waiting request of {}:{}", site.file(), site.line())));
         }
-        self.apply(|state, _| state.cut());
+        self.apply(|state, now| state.cut(now));
         // Whoever listens has ended; connections in use do not listen and are closed here.
         self.tasks.shutdown(Instant::now()).await;
         Drained { cut }

@@ -92,13 +92,16 @@ impl Coming {
 /// Whether the end was reached within the limit.
 async fn drain(body: &mut Incoming) -> bool {
     let mut bytes = 0;
-    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
-        bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+    loop {
+        match std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+        }
         if bytes > DRAIN_BYTES {
             return false;
         }
     }
-    body.is_end_stream()
 }
 
 impl Response {
@@ -116,7 +119,9 @@ impl Response {
             let why = "both Content-Length and Transfer-Encoding";
             return Err(HttpError::Protocol { at, why, cause: None });
         }
-        let reusable = keeps_alive(&head);
+        // Without either, only the end of the connection ends the body.
+        let has_end = body.size_hint().exact().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
+        let reusable = has_end && keeps_alive(&head);
         lease.conn().hint = keep_alive_hint(&head.headers).or(lease.conn().hint);
         let silence = lease.pool().config.timeout;
         let coming = Some(Coming { body, lease, upload, reusable });

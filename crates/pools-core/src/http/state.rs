@@ -102,6 +102,8 @@ struct Host<C, W> {
     waiters: BTreeMap<i64, Waiter<W>>,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// Its entry among the hungry.
+    hungry: Option<(u32, i64)>,
 }
 
 impl<C, W> Host<C, W> {
@@ -115,6 +117,7 @@ impl<C, W> Host<C, W> {
             waiters: BTreeMap::new(),
             backoff: Backoff::new(DIAL_PAUSE.0, DIAL_PAUSE.1),
             retry_at: None,
+            hungry: None,
         }
     }
 
@@ -242,8 +245,8 @@ pub(super) struct State<C, W> {
     slots: Slab<Slot>,
     /// Connections told to close that still hold their place.
     closing: u32,
-    /// Hosts that want to dial.
-    hungry: BTreeSet<usize>,
+    /// Hosts that want to dial, the neediest first: fewest connections, then the oldest waiter.
+    hungry: BTreeSet<(u32, i64, usize)>,
     serial: u64,
     back: i64,
     front: i64,
@@ -287,11 +290,12 @@ impl<C: Pooled, W> State<C, W> {
         {
             return (Acquired::Granted(Granted { conn, reused: true }), fx);
         }
-        let waiting = self.hosts[id].waiters.len();
-        // A retry was let in before; refusing it would turn a lost race into an error.
-        if waiting >= self.limits.queue && ask == Ask::Any {
+        // Whoever has a dial of his own does not stand in the queue. A retry was let in before: refusing it now
+        // would turn a lost race into an error.
+        let waiting = self.hosts[id].unserved();
+        if waiting as usize >= self.limits.queue && ask == Ask::Any && !self.has_room(id, now) {
             self.tidy(id, &mut fx);
-            return (Acquired::QueueFull { waiting: count(waiting) }, fx);
+            return (Acquired::QueueFull { waiting }, fx);
         }
         let number = self.ticket(ask);
         self.hosts[id].waiters.insert(number, Waiter { handle: handle(), fresh: ask == Ask::Fresh });
@@ -300,12 +304,13 @@ impl<C: Pooled, W> State<C, W> {
     }
 
     /// A waiter goes away. Its dial goes on and serves the next. Nothing happens if it was served already.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> Effects<C, W> {
+    pub(super) fn leave(&mut self, ticket: Ticket, now: Instant) -> Effects<C, W> {
         let mut fx = Effects::default();
         // Numbers are unique: another host that has meanwhile taken this index does not have this one.
         if let Some(host) = self.hosts.get_mut(ticket.host)
             && host.waiters.remove(&ticket.number).is_some()
         {
+            self.rank(ticket.host, now);
             self.tidy(ticket.host, &mut fx);
         }
         fx
@@ -455,12 +460,13 @@ impl<C: Pooled, W> State<C, W> {
     }
 
     /// Tells everybody who still waits that the pool is closed.
-    pub(super) fn cut(&mut self) -> Effects<C, W> {
+    pub(super) fn cut(&mut self, now: Instant) -> Effects<C, W> {
         let mut fx = self.drain();
         self.phase = Phase::Closed;
         for id in self.host_ids() {
             let waiters = std::mem::take(&mut self.hosts[id].waiters);
             fx.failures.extend(waiters.into_values().map(|waiter| (waiter.handle, Failure::Closed)));
+            self.rank(id, now);
             self.tidy(id, &mut fx);
         }
         fx
@@ -510,9 +516,6 @@ impl<C: Pooled, W> State<C, W> {
             let waiter = self.first_reusing(id).expect("BUG: looked for one line above");
             fx.grants.push((waiter, Granted { conn, reused: true }));
         }
-        if self.wants_dial(id, now) {
-            self.hungry.insert(id);
-        }
         // Whoever still waits beside an idle connection cannot use it, so it makes room for one that can be used.
         let host = &self.hosts[id];
         if host.slots() >= self.limits.per_host {
@@ -522,33 +525,57 @@ impl<C: Pooled, W> State<C, W> {
                 self.close(idle.conn, CloseReason::Evicted, fx);
             }
         }
+        self.rank(id, now);
         self.feed(now, fx);
         self.tidy(id, fx);
     }
 
     /// Gives free places to the neediest hosts, and makes room for the rest of their waiters.
     fn feed(&mut self, now: Instant, fx: &mut Effects<C, W>) {
-        if self.hungry.is_empty() {
-            return;
-        }
-        loop {
-            let sated: Vec<_> = self.hungry.iter().copied().filter(|id| !self.wants_dial(*id, now)).collect();
-            for id in sated {
-                self.hungry.remove(&id);
-            }
-            let Some(id) = self.neediest(None) else { return };
+        while let Some((.., id)) = self.hungry.first().copied() {
             if count(self.slots.len()) >= self.limits.total {
                 break;
             }
             self.dial(id, fx);
+            self.rank(id, now);
         }
-        let hungry = self.hungry.iter().map(|id| &self.hosts[*id]);
-        let wanted: u32 = hungry.map(|host| host.unserved().min(self.limits.per_host - host.slots())).sum();
-        while self.closing < wanted {
-            let with_idle = self.hosts.iter().filter(|(_, host)| !host.idle.is_empty());
-            let Some((id, _)) = with_idle.min_by_key(|(_, host)| host.idle[0].since) else { break };
+        while self.closing < self.wanted(self.closing + 1) {
+            let idle = self.slots.iter().filter(|(_, slot)| slot.place == Place::Idle);
+            let Some(id) = idle.map(|(_, slot)| slot.host).min_by_key(|id| self.hosts[*id].idle[0].since)
+            else {
+                break;
+            };
             let idle = self.hosts[id].idle.remove(0);
             self.close(idle.conn, CloseReason::Evicted, fx);
+        }
+    }
+
+    /// Places that hungry hosts could use, counted up to `enough`.
+    fn wanted(&self, enough: u32) -> u32 {
+        let mut wanted = 0;
+        for (slots, _, id) in &self.hungry {
+            wanted += self.hosts[*id].unserved().min(self.limits.per_host - slots);
+            if wanted >= enough {
+                break;
+            }
+        }
+        wanted
+    }
+
+    /// Enters the host among the hungry, moves it, or takes it out.
+    fn rank(&mut self, id: usize, now: Instant) {
+        let wants = self.wants_dial(id, now);
+        let Some(host) = self.hosts.get_mut(id) else { return };
+        let rank = wants.then(|| (host.slots(), host.first_ticket()));
+        let before = std::mem::replace(&mut host.hungry, rank);
+        if before == rank {
+            return;
+        }
+        if let Some((slots, ticket)) = before {
+            self.hungry.remove(&(slots, ticket, id));
+        }
+        if let Some((slots, ticket)) = rank {
+            self.hungry.insert((slots, ticket, id));
         }
     }
 
@@ -567,10 +594,12 @@ impl<C: Pooled, W> State<C, W> {
         })
     }
 
-    /// The hungry host with the fewest connections; among equals the one whose waiter came first.
-    fn neediest(&self, except: Option<usize>) -> Option<usize> {
-        let others = self.hungry.iter().copied().filter(|id| Some(*id) != except && self.hosts.contains(*id));
-        others.min_by_key(|id| (self.hosts[*id].slots(), self.hosts[*id].first_ticket()))
+    /// Whether a new waiter would get a dial at once.
+    fn has_room(&self, id: usize, now: Instant) -> bool {
+        let host = &self.hosts[id];
+        host.slots() < self.limits.per_host
+            && count(self.slots.len()) < self.limits.total
+            && host.retry_at.is_none_or(|at| at <= now)
     }
 
     /// Whether a connection coming back to this host should make room for another host.
@@ -578,10 +607,11 @@ impl<C: Pooled, W> State<C, W> {
         if self.closing > 0 || self.hungry.is_empty() || count(self.slots.len()) < self.limits.total {
             return false;
         }
-        let Some(other) = self.neediest(Some(id)).map(|other| &self.hosts[other]) else { return false };
+        let Some((slots, ticket, _)) = self.hungry.iter().find(|(.., other)| *other != id) else {
+            return false;
+        };
         let own = &self.hosts[id];
-        other.slots() + 1 < own.slots()
-            || (other.slots() < own.slots() && other.first_ticket() < own.first_ticket())
+        slots + 1 < own.slots() || (*slots < own.slots() && *ticket < own.first_ticket())
     }
 
     /// The first waiter that can use a connection that was used before.
@@ -689,8 +719,11 @@ impl<C: Pooled, W> State<C, W> {
 
     fn tidy(&mut self, id: usize, fx: &mut Effects<C, W>) {
         if self.hosts.get(id).is_some_and(|host| host.slots() == 0 && host.waiters.is_empty()) {
-            self.names.remove(&self.hosts.remove(id).key);
-            self.hungry.remove(&id);
+            let host = self.hosts.remove(id);
+            self.names.remove(&host.key);
+            if let Some((slots, ticket)) = host.hungry {
+                self.hungry.remove(&(slots, ticket, id));
+            }
             fx.emptied |= self.phase != Phase::Open && self.hosts.is_empty();
         }
     }

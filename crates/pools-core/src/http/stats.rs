@@ -34,7 +34,8 @@ impl HttpStats {
             max_free_sockets,
             sockets: by_host(&targets, |target| target.in_use + target.opening),
             free_sockets: by_host(&targets, |target| target.idle),
-            requests: by_host(&targets, |target| target.waiting),
+            // A request with a dial of its own counts as a connection, as in Node.
+            requests: by_host(&targets, |target| target.waiting.saturating_sub(target.opening)),
         }
     }
 }

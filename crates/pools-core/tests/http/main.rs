@@ -1,5 +1,13 @@
 //! Behaviours of the HTTP pool against real servers. The numbers are those of its list of behaviours; each test looks at the
 //! result, at the connections that the server counted, and at the stats afterwards.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod body;
+mod drain;
+mod framing;
+mod queue;
 mod reuse;
+mod stale;
 mod support;
+mod time;

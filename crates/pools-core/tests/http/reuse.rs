@@ -1,10 +1,19 @@
 //! Which connections are used again, and which are not.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
 use pools_core::pool::Pool;
 use serde_json::json;
-use testkit::Reply;
+use testkit::{End, Reply};
+use tokio::time::Instant;
 
-use crate::support::{BOUND, LIMIT, closed, counts, get, ms, pool, until_idle};
+use crate::support::{BOUND, LIMIT, builder, closed, counts, get, ms, pool, until_idle};
 
 #[tokio::test]
 async fn requests_in_a_row_share_one_connection_and_stats_say_so() {
@@ -68,4 +77,58 @@ async fn http_49_an_idle_connection_is_closed_when_its_time_is_over() {
     until_idle(&http, 0).await;
     assert_eq!(closed(&http, "idle"), 1);
     testkit::until(BOUND, || server.open() == 0).await;
+}
+
+#[tokio::test]
+async fn http_07_a_server_that_stops_writing_but_goes_on_reading_has_closed() {
+    let server = testkit::upstream(|_| Reply::ok("a").then(End::HalfClose)).await;
+    let http = pool(|_| {});
+    get(&http, &server.url()).await.unwrap();
+    until_idle(&http, 0).await;
+    get(&http, &server.url()).await.unwrap();
+    assert_eq!((server.accepted(), server.requests()), (2, 2));
+}
+
+#[tokio::test]
+async fn http_31_the_servers_keep_alive_hint_is_obeyed_and_rubbish_ignored() {
+    let server = testkit::upstream(|_| Reply::ok("a").header("keep-alive", "timeout=1, max=7")).await;
+    let http = pool(|_| {});
+    let started = Instant::now();
+    get(&http, &server.url()).await.unwrap();
+    until_idle(&http, 1).await;
+    until_idle(&http, 0).await;
+    assert!(started.elapsed() < Duration::from_secs(1), "the server closes first");
+    assert_eq!(closed(&http, "idle"), 1);
+
+    for rubbish in ["timeout=soon", "timeout", "=", "timeout=-1", ""] {
+        let server = testkit::upstream(move |_| Reply::ok("a").header("keep-alive", rubbish)).await;
+        let http = pool(|_| {});
+        get(&http, &server.url()).await.unwrap();
+        get(&http, &server.url()).await.unwrap();
+        until_idle(&http, 1).await;
+        assert_eq!(server.accepted(), 1, "{rubbish:?}");
+    }
+    let server = testkit::upstream(|_| Reply::ok("a").header("keep-alive", "timeout=0")).await;
+    let http = pool(|_| {});
+    get(&http, &server.url()).await.unwrap();
+    until_idle(&http, 0).await;
+}
+
+#[tokio::test]
+async fn http_32_an_old_connection_is_not_used_again_and_never_cut_and_dns_is_followed() {
+    let slow = |_: &testkit::Request| Reply::new(200).chunks(["a"; 6]).slow_body(ms(50));
+    let (old, new) = (testkit::upstream(slow).await, testkit::upstream(slow).await);
+    let addresses = [old.addr(), new.addr()];
+    let asked = AtomicUsize::new(0);
+    let http = builder(|_| {}).max_age(ms(100)).resolver(Arc::new(move |_, _| {
+        let address = addresses[asked.fetch_add(1, Ordering::SeqCst).min(1)];
+        Box::pin(async move { Ok(vec![address]) })
+    }));
+    let http = http.build();
+    // Longer than the age.
+    assert_eq!(get(&http, "http://name/").await.unwrap(), "aaaaaa");
+    until_idle(&http, 0).await;
+    assert_eq!(closed(&http, "recycled"), 1);
+    get(&http, "http://name/").await.unwrap();
+    assert_eq!((old.accepted(), new.accepted()), (1, 1));
 }

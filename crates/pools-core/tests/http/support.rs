@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pools_core::{
-    http::{HttpConfig, HttpError, HttpPool, HttpPoolBuilder},
+    http::{HttpConfig, HttpError, HttpPool, HttpPoolBuilder, RequestBuilder},
     pool::Pool,
 };
 
@@ -28,14 +28,25 @@ pub(crate) fn builder(change: impl FnOnce(&mut HttpConfig)) -> HttpPoolBuilder {
 }
 
 /// GET, the body as text.
-pub(crate) async fn get(http: &HttpPool, url: &str) -> Result<String, HttpError> {
-    let body = http.get(url).send().await?.bytes(LIMIT).await?;
-    Ok(String::from_utf8(body.to_vec()).expect("the servers of these tests send text"))
+#[track_caller]
+pub(crate) fn get(
+    http: &HttpPool,
+    url: &str,
+) -> impl Future<Output = Result<String, HttpError>> + Send + use<> {
+    text(http.get(url))
 }
 
 /// POST, the body as text.
-pub(crate) async fn post(http: &HttpPool, url: &str) -> Result<String, HttpError> {
-    let body = http.post(url).body("sent").send().await?.bytes(LIMIT).await?;
+#[track_caller]
+pub(crate) fn post(
+    http: &HttpPool,
+    url: &str,
+) -> impl Future<Output = Result<String, HttpError>> + Send + use<> {
+    text(http.post(url).body("sent"))
+}
+
+async fn text(request: RequestBuilder) -> Result<String, HttpError> {
+    let body = request.send().await?.bytes(LIMIT).await?;
     Ok(String::from_utf8(body.to_vec()).expect("the servers of these tests send text"))
 }
 

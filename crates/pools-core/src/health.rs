@@ -48,6 +48,9 @@ impl Health {
     }
 }
 
+/// The reason before the first attempt.
+const NOT_REACHED: &str = "not reached yet";
+
 /// The one place where a pool's health changes, so that each change is logged once.
 #[derive(Debug)]
 pub struct HealthCell {
@@ -58,7 +61,7 @@ pub struct HealthCell {
 impl HealthCell {
     /// Starts `Down` with the reason "not reached yet".
     pub fn new(pool: PoolKind) -> Self {
-        let reason = Some("not reached yet".to_owned());
+        let reason = Some(NOT_REACHED.to_owned());
         Self { pool, health: Mutex::new(Health { state: HealthState::Down, since: Utc::now(), reason }) }
     }
 
@@ -75,15 +78,18 @@ impl HealthCell {
     }
 
     /// The server did not answer. `reason` must be free of secrets. Returns whether the state changed; a new
-    /// reason for the same state is kept without a log line.
+    /// reason for the same state is kept without a log line, unless it is the first.
     pub fn down(&self, reason: &(impl fmt::Display + ?Sized)) -> bool {
         let reason = reason.to_string();
         let mut health = self.health.lock();
-        if health.state == HealthState::Down {
+        let news = health.state != HealthState::Down;
+        if news || health.reason.as_deref() == Some(NOT_REACHED) {
+            tracing::warn!(pool = %self.pool, reason, "pool is down");
+        }
+        if !news {
             health.reason = Some(reason);
             return false;
         }
-        tracing::warn!(pool = %self.pool, reason, "pool is down");
         *health = Health { state: HealthState::Down, since: Utc::now(), reason: Some(reason) };
         true
     }

@@ -21,6 +21,9 @@ use crate::{
     telemetry::{self, RequestId},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Header that carries the request id both ways.
 const REQUEST_ID: &str = "x-request-id";
 

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use ml_api::{settings::Settings, startup};
-use pools_core::settings::StartError;
+use ml_api::{settings::Task, startup};
+use pools_core::{settings::StartError, web::healthcheck};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -11,12 +11,13 @@ async fn main() -> ExitCode {
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let settings = match Settings::read(std::env::args_os(), environment) {
-        Ok(settings) => settings,
+    let settings = match Task::read(std::env::args_os(), environment) {
+        Ok(Task::Serve(settings)) => settings,
+        Ok(Task::HealthCheck { port }) => return healthcheck(port),
         Err(StartError::Usage(usage)) => usage.exit(),
         Err(error) => return refuse(&error),
     };
-    match startup::run(settings).await {
+    match startup::run(*settings).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => refuse(&error),
     }

@@ -6,7 +6,7 @@ use clap::Command;
 use pools_core::{
     config::postgres::PgConfig,
     settings::{Section, StartError, Values, port},
-    web::ServiceConfig,
+    web::{ServiceConfig, healthcheck_command, is_healthcheck},
 };
 
 pools_core::settings! {
@@ -33,7 +33,19 @@ pub fn sections() -> Vec<Section> {
     vec![MlConfig::section(), ServiceConfig::section(), PgConfig::section()]
 }
 
-impl Settings {
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Serve.
+    Serve(Box<Settings>),
+    /// Ask the service that listens on this port whether it lives.
+    HealthCheck {
+        /// Of this machine.
+        port: u16,
+    },
+}
+
+impl Task {
     /// Reads flags (the program's name first) and environment.
     ///
     /// # Errors
@@ -44,12 +56,15 @@ impl Settings {
     ) -> Result<Self, StartError> {
         let command = Command::new("ml-api")
             .version(env!("CARGO_PKG_VERSION"))
-            .about("Answers whether a loan will default, and remembers how loans ended");
-        let (values, _) = Values::from_args(command, &sections(), args, environment)?;
-        Ok(Self {
-            ml: MlConfig::read(&values)?,
-            service: ServiceConfig::read(&values)?,
-            postgres: PgConfig::read(&values)?,
-        })
+            .about("Answers whether a loan will default, and remembers how loans ended")
+            .subcommand(healthcheck_command());
+        let (values, matches) = Values::from_args(command, &sections(), args, environment)?;
+        let ml = MlConfig::read(&values)?;
+        if is_healthcheck(&matches) {
+            return Ok(Self::HealthCheck { port: ml.port });
+        }
+        let service = ServiceConfig::read(&values)?;
+        let postgres = PgConfig::read(&values)?;
+        Ok(Self::Serve(Box::new(Settings { ml, service, postgres })))
     }
 }

@@ -39,8 +39,8 @@ const NO_STATUS: &str = "unknown";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Postgres has not been reached since the start, or its tables are gone.
-    #[error("Postgres, which recording loans needs, has not been reached yet")]
+    /// Postgres has not been reached since the start, refuses the migration, or has lost its tables.
+    #[error("Postgres, which recording loans needs, is away or has no tables for it yet; the log says why")]
     NoSchema,
     /// The pool or the server says why.
     #[error("the database did not carry out the statement")]

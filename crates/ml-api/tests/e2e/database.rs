@@ -106,3 +106,50 @@ async fn an_empty_database_in_the_place_of_ours_is_migrated_again() {
     until_async(BOUND, async || api.post("/data/record", &json!({ "loan_id": 1 })).await.status == OK).await;
     assert_eq!(api.get("/data/statistics").await.json()["total_loans"], 1);
 }
+
+#[tokio::test]
+async fn replicas_that_start_together_migrate_once() {
+    let postgres = testkit::postgres().await;
+    let url = postgres.url();
+    let variables = [("DATABASE_URL", url.as_str())];
+
+    let start = || Api::start_healthy(&variables);
+    let (first, second, third) = tokio::join!(start(), start(), start());
+
+    for (id, api) in [first, second, third].iter().enumerate() {
+        assert_eq!(api.post("/data/record", &json!({ "loan_id": id })).await.status, OK);
+    }
+    assert_eq!(postgres.admin_query("SELECT name FROM schema_migrations").await, [["loans"]]);
+    assert_eq!(postgres.admin_query("SELECT count(*) FROM loans").await, [["3"]]);
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_tables_degrades_and_the_log_says_why() {
+    let postgres = testkit::postgres().await;
+    let url = postgres.create_role_with_limit("reader", 10).await;
+    let api = Api::start(&[("DATABASE_URL", &url)]).await;
+
+    let line = api.service.wait_for_line(BOUND, "permission denied").await;
+
+    assert!(line.contains("WARN"), "{line}");
+    until_async(BOUND, async || health(&api).await["model_loaded"] == true).await;
+    assert_eq!(
+        (&health(&api).await["status"], &health(&api).await["database"]),
+        (&json!("degraded"), &json!("up"))
+    );
+    let off = (503, "upstream_unavailable".to_owned());
+    assert_eq!(data_answers(&api).await, [off.clone(), off.clone(), off]);
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_at_start_is_named_in_the_log_without_the_password() {
+    let postgres = testkit::postgres().await;
+    let url = postgres.url().replace("/app", "/nosuch").replace("//nosuch", "//app");
+    let api = Api::start(&[("DATABASE_URL", &url)]).await;
+
+    let line = api.service.wait_for_line(BOUND, "nosuch").await;
+
+    assert!(line.contains("WARN") && line.contains("does not exist"), "{line}");
+    assert!(!api.service.lines().join("\n").contains("app-password"));
+    assert_eq!(health(&api).await["database"], "down");
+}

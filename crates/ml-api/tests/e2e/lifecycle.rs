@@ -61,6 +61,19 @@ async fn help_shows_every_setting_and_ends_with_0() {
 }
 
 #[tokio::test]
+async fn the_same_binary_tells_whether_the_service_lives() {
+    let api = Api::start(&[]).await;
+    let ask = async |port: u16| {
+        let port = port.to_string();
+        let check =
+            testkit::service(env!("CARGO_BIN_EXE_ml-api"), &["healthcheck"], &[("ML_PORT", port.as_str())]);
+        check.wait(BOUND).await
+    };
+    assert_eq!(ask(api.port).await, 0);
+    assert_eq!(ask(testkit::free_port()).await, 1);
+}
+
+#[tokio::test]
 async fn after_sigterm_all_100_requests_in_flight_are_answered_and_no_connection_is_left() {
     let postgres = testkit::postgres().await;
     let api = Api::start_healthy(&[("DATABASE_URL", &postgres.url())]).await;

@@ -85,8 +85,10 @@ impl Lease {
     }
 
     /// The peer had closed it, and probably those that were idle for longer too.
-    pub(super) fn stale(mut self) {
-        self.give_back(|conn| Return::Stale { idle_since: conn.idle_since });
+    pub(super) fn stale(mut self, key: &Key) {
+        let idle_since = self.conn().idle_since;
+        self.give_back(|_| Return::Close(CloseReason::Peer));
+        self.pool.apply(|state, now| state.invalidate(key, idle_since, now));
     }
 
     fn give_back(&mut self, fate: impl FnOnce(&Conn) -> Return) {

@@ -199,7 +199,7 @@ impl RequestBuilder {
                     return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
                 }
                 if reused && untouched && is_stale(&cause) {
-                    lease.stale();
+                    lease.stale(&target.key);
                     let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
                     return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
                 }

@@ -192,8 +192,6 @@ pub(super) enum Return {
     Reusable { expires: Instant },
     /// Close it.
     Close(CloseReason),
-    /// Close it, and all that were idle at least as long as it was: the peer closed this one.
-    Stale { idle_since: Instant },
 }
 
 /// What the caller of a transition has to do, outside the lock.
@@ -381,13 +379,18 @@ impl<C: Pooled, W> State<C, W> {
                 None => self.park(id, conn, expires, now, &mut fx),
             },
             Return::Close(reason) => self.close(conn, reason, &mut fx),
-            Return::Stale { idle_since } => {
-                self.close(conn, CloseReason::Peer, &mut fx);
-                while self.hosts[id].idle.first().is_some_and(|idle| idle.since <= idle_since) {
-                    let idle = self.hosts[id].idle.remove(0);
-                    self.close(idle.conn, CloseReason::Invalidated, &mut fx);
-                }
-            }
+        }
+        self.plan(id, now, &mut fx);
+        fx
+    }
+
+    /// The peer had closed a connection that was idle since then: those that were idle for at least as long go too.
+    pub(super) fn invalidate(&mut self, key: &Key, idle_since: Instant, now: Instant) -> Effects<C, W> {
+        let mut fx = Effects::default();
+        let Some(id) = self.names.get(key).copied() else { return fx };
+        while self.hosts[id].idle.first().is_some_and(|idle| idle.since <= idle_since) {
+            let idle = self.hosts[id].idle.remove(0);
+            self.close(idle.conn, CloseReason::Invalidated, &mut fx);
         }
         self.plan(id, now, &mut fx);
         fx

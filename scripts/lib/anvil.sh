@@ -3,13 +3,13 @@
 
 # start_anvil PORT: sets CHAIN_IS_NEW when there was no state to go on with.
 start_anvil() {
-    runs anvil && return
+    runs anvil && return 0
     step "anvil on port $1"
     local home=$STACK_DIR/anvil
     private_folder "$home"
     # A seeding that broke off is not continued: the chain starts afresh.
     [ ! -e "$home/seeding" ] || rm -f "$home/state.json"
-    launch_anvil "$1" && return
+    launch_anvil "$1" && return 0
     [ -s "$home/state.json" ] || server_failed anvil
     mv -f "$home/state.json" "$home/state.json.unreadable"
     warn "anvil does not start with the chain it saved, now in $(shown_path "$home/state.json.unreadable"): a new chain is made"

@@ -34,7 +34,7 @@ compose_up() {
         }
         compose ps
         print_urls http://localhost:3001 http://localhost:3002
-        return
+        return 0
     fi
     unlock_stack
     # Ctrl-C reaches compose too, which stops the containers; afterwards they are removed.

@@ -19,7 +19,7 @@ plan_chain() {
     if ! given RPC_URL; then
         # What is there already needs no look.
         runs anvil && [ -n "$(remembered LOANVERSE_CONTRACT_ADDRESS)" ] && [ ! -e "$STACK_DIR/anvil/seeding" ] || SEED=yes
-        return
+        return 0
     fi
     local urls
     urls=$(given_value RPC_URL)

@@ -23,7 +23,7 @@ port_owner() {
         [ -n "$fd" ] || continue
         pid=${fd#/proc/} pid=${pid%%/*}
         printf ' by %s (pid %s)' "$(cat "/proc/$pid/comm" 2>/dev/null)" "$pid"
-        return
+        return 0
     done
 }
 
@@ -55,13 +55,13 @@ choose_port() {
     # A process that has died gets its port back, so that those who use it need not be told.
     if [ -n "$before" ] && { runs "$name" || ! port_is_taken "$before"; }; then
         claim_port "$name" "$before"
-        return
+        return 0
     fi
     for ((port = wanted; port < wanted + 200 && port < 65536; port++)); do
         if ! port_is_reserved "$name" "$port" && ! port_is_taken "$port"; then
             [ "$port" -eq "$wanted" ] || say "port $wanted is taken$(port_owner "$wanted"): $name uses $port"
             claim_port "$name" "$port"
-            return
+            return 0
         fi
     done
     fail "no free port for $name from $wanted on" 'choose other ports with --port-offset'

@@ -18,7 +18,7 @@ place_postgres() {
     PG_HOME=$STACK_DIR/postgres
     if [ "$(id -u)" -ne 0 ]; then
         private_folder "$PG_HOME"
-        return
+        return 0
     fi
     local user elsewhere
     user=$(postgres_user)
@@ -29,16 +29,20 @@ place_postgres() {
         mkdir -p "$elsewhere"
         ln -sfn "$elsewhere" "$PG_HOME"
     fi
+    # The way there is by its real name: the link is behind the same closed door.
+    PG_HOME=$(readlink -f "$PG_HOME")
     mkdir -p "$PG_HOME"
-    chown "$user:" "$PG_HOME/."
-    chmod 700 "$PG_HOME/."
+    chown "$user:" "$PG_HOME"
+    chmod 700 "$PG_HOME"
 }
 
 # start_postgres PORT
 start_postgres() {
     place_postgres
-    runs postgres && return
+    runs postgres && return 0
     nobody_in_data || fail 'an old Postgres still works in the data directory' 'wait a moment and try again'
+    # A killed server's lock: its pid may be somebody else's by now, or a zombie's, and Postgres would give up.
+    rm -f "$PG_HOME/data/postmaster.pid"
     step "Postgres on port $1"
     local password
     password=$(remembered POSTGRES_PASSWORD)

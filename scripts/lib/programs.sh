@@ -29,7 +29,7 @@ missing_program() {
 }
 
 find_cargo() {
-    command -v cargo >/dev/null && return
+    command -v cargo >/dev/null && return 0
     PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     command -v cargo >/dev/null || fail 'cargo is not found' 'install Rust (https://rustup.rs) and try again'
 }
@@ -39,7 +39,7 @@ find_postgres() {
     local initdb
     if initdb=$(command -v initdb) && [ -x "$(dirname "$(readlink -f "$initdb")")/postgres" ]; then
         POSTGRES_BIN=$(dirname "$(readlink -f "$initdb")")
-        return
+        return 0
     fi
     POSTGRES_BIN=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1) || true
     POSTGRES_BIN=${POSTGRES_BIN%/initdb}
@@ -54,7 +54,7 @@ find_anvil() {
     for candidate in "${ANVIL:-}" "$(command -v anvil)" "$(npm_anvil)"; do
         if [ -x "$candidate" ] && [ "$(head -c 4 -- "$candidate" | od -An -tx1 | tr -d ' \n')" = 7f454c46 ]; then
             ANVIL_PROGRAM=$candidate
-            return
+            return 0
         fi
     done
     return 1

@@ -3,7 +3,7 @@
 
 # start_redis PORT
 start_redis() {
-    runs redis && return
+    runs redis && return 0
     step "Redis on port $1"
     private_folder "$STACK_DIR/redis"
     spawn redis env -i PATH="$PATH" LC_ALL=C.UTF-8 "$REDIS_SERVER" --port "$1" --bind 127.0.0.1 \

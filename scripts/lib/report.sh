@@ -40,6 +40,6 @@ print_urls() {
     printf '\n%s    to try%s\n' "$BOLD" "$PLAIN"
     printf '    curl %s\n' "$1/api/pools/stats" "$2/pool/stats" "$1/health" "$1/api/liquidation/status" \
         "$1/api/loan-analytics/loan/4" "$1/api/loan-analytics/active" "$2/model/info" "$1/metrics"
-    [ -z "${REDIS_PORT:-}" ] || printf '    redis-cli -p %s ping\n' "$REDIS_PORT"
+    [ -z "$REDIS_PORT" ] || printf '    redis-cli -p %s ping\n' "$REDIS_PORT"
     printf '\n'
 }

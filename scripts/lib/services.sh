@@ -40,12 +40,14 @@ private_database_url() {
 
 # remember_environments: for whoever wants to run a service by hand. What was given to us is not ours to keep.
 remember_environments() {
-    local pair
+    local pair name
+    local -A ours=()
     for pair in "${BACKEND_ENV[@]}" "${ML_ENV[@]}"; do
+        ours[${pair%%=*}]=yes
         remember "${pair%%=*}" "${pair#*=}"
     done
-    for pair in REDIS_URL RPC_URL DATABASE_URL ML_SERVICE_URL LIQUIDATOR_PRIVATE_KEY; do
-        ! given "$pair" || forget "$pair"
+    for name in ML_SERVICE_URL REDIS_URL RPC_URL DATABASE_URL LOANVERSE_CONTRACT_ADDRESS LIQUIDATOR_PRIVATE_KEY; do
+        [ -n "${ours[$name]:-}" ] || forget "$name"
     done
 }
 
@@ -55,7 +57,7 @@ start_service() {
     SPAWN_ENV=("${@:3}")
     if pid=$(pid_of "$name"); then
         if [ "/proc/$pid/exe" -ef "$program" ] && [ -z "$CHAIN_IS_NEW" ] && settings_are_those_of "$pid" "$program"; then
-            return
+            return 0
         fi
         step "$name on port $port, again: $(why_again "$pid" "$program")"
         stop_service "$name" || true
@@ -111,7 +113,7 @@ parts_of() {
     local body
     body=$(http_get "http://localhost:$2/health") || {
         printf '%s' "$1 down"
-        return
+        return 0
     }
     { grep -oE '"[a-z]+" *: *"(up|down)"' <<<"$body" || true; } | tr -d '"' | sed 's/ *: */ /' | paste -sd ',' | sed 's/,/, /g'
 }

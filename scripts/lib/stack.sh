@@ -45,7 +45,7 @@ private_folder() { (umask 077 && mkdir -p "$1"); }
 # lock_stack: one `up` or `down` at a time. Children must not inherit LOCK_FD: see `spawn`.
 lock_stack() {
     exec {LOCK_FD}>"$STACK_DIR/lock"
-    flock --nonblock "$LOCK_FD" && return
+    flock --nonblock "$LOCK_FD" && return 0
     say "another ./scripts/up or ./scripts/down is at work here; waiting for it"
     flock --timeout 120 "$LOCK_FD" ||
         fail "another ./scripts/up or ./scripts/down is still at work on $(shown_path "$STACK_DIR")" \

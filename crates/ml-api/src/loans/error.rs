@@ -62,3 +62,42 @@ fn postgres(cause: &PgError) -> Problem {
     }
     Problem::internal()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use actix_web::ResponseError;
+
+    use super::*;
+
+    fn answer(cause: PgError) -> (u16, Problem) {
+        let problem = Problem::from(LoanError::Store(StoreError::Postgres(cause)));
+        (problem.status_code().as_u16(), problem)
+    }
+
+    #[test]
+    fn a_full_pool_is_503_with_the_time_to_come_again() {
+        let waited = Duration::from_secs(30);
+        let (status, problem) = answer(PgError::Exhausted { size: 10, overflow: 20, waited, longest: None });
+        assert_eq!(status, 503);
+        assert!(problem.to_string().starts_with("pool_busy"), "{problem}");
+        assert!(problem.error_response().headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_503_and_says_no_more_than_that() {
+        for cause in [PgError::Closed, PgError::Stalled { after: Duration::from_secs(1) }] {
+            let (status, problem) = answer(cause);
+            assert_eq!(status, 503);
+            assert!(problem.to_string().starts_with("upstream_unavailable"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_500_without_its_cause() {
+        let (status, problem) = answer(PgError::Rows { expected: "one row", found: 2 });
+        assert_eq!(status, 500);
+        assert!(!problem.to_string().contains("row"), "{problem}");
+    }
+}

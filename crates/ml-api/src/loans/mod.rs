@@ -22,6 +22,7 @@ pub mod service;
 pub mod store;
 
 mod error;
+mod storable;
 
 pub use error::LoanError;
 pub use model::{LoanId, LoanRecord, Outcome, OutcomeUpdate};

@@ -6,12 +6,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::{
-    Value,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::address::Address;
+use super::{address::Address, storable::Storable};
 use crate::risk::{FEATURE_COUNT, Feature, RowError};
 
 #[cfg(test)]
@@ -198,22 +195,11 @@ impl Rest {
     /// would round numbers above 2⁵³.
     fn metadata(self) -> Result<String, FieldError> {
         for (name, text) in &self.0 {
-            let value = serde_json::from_str(text.get()).ok();
-            if name.contains('\0') || !value.is_some_and(|value| storable(&value)) {
+            if name.contains('\0') || serde_json::from_str::<Storable>(text.get()).is_err() {
                 return Err(wrong(&name.replace('\0', "\u{fffd}"), METADATA));
             }
         }
         Ok(to_raw_value(&self.0).expect("BUG: texts by name are JSON").get().to_owned())
-    }
-}
-
-/// Postgres' jsonb has no place for NUL characters; what else it refuses, the parser has refused before.
-fn storable(value: &Value) -> bool {
-    match value {
-        Value::String(text) => !text.contains('\0'),
-        Value::Array(values) => values.iter().all(storable),
-        Value::Object(members) => members.iter().all(|(name, value)| !name.contains('\0') && storable(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
@@ -245,11 +231,8 @@ fn timestamp(value: &RawValue) -> Option<DateTime<Utc>> {
 }
 
 fn label(value: &RawValue) -> Option<bool> {
-    match value.get() {
-        "0" => Some(false),
-        "1" => Some(true),
-        _ => None,
-    }
+    let label: f64 = serde_json::from_str(value.get()).ok()?;
+    (label == 0.0 || label == 1.0).then_some(label == 1.0)
 }
 
 fn days(value: &RawValue) -> Option<f64> {

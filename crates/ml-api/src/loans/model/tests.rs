@@ -86,6 +86,7 @@ fn an_outcome_must_say_something() {
         ("outcome", r#"{"loan_id":1,"outcome":{}}"#),
         ("outcome", r#"{"loan_id":1,"outcome":{"defualt":1}}"#),
         ("default", r#"{"loan_id":1,"outcome":{"default":0.5}}"#),
+        ("default", r#"{"loan_id":1,"outcome":{"default":-1}}"#),
     ] {
         assert_eq!(update(body).unwrap_err().field(), Some(field), "{body}");
     }

@@ -1,0 +1,234 @@
+//! Random walks: whatever the order of events, the caps hold, the counters agree with what is out there, nobody who could
+//! be served waits, and everything ends in nothing.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::*;
+use crate::http::target::Target as Url;
+
+#[derive(Debug)]
+struct Fake {
+    slot: SlotId,
+    live: bool,
+}
+
+impl Pooled for Fake {
+    fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    fn is_live(&self) -> bool {
+        self.live
+    }
+}
+
+/// Drives a state as the pool would, and keeps its own books.
+struct World {
+    state: State<Fake, u64>,
+    now: Instant,
+    keys: Vec<Key>,
+    opening: Vec<SlotId>,
+    leased: Vec<Fake>,
+    closing: Vec<SlotId>,
+    tickets: HashMap<u64, Ticket>,
+    next: u64,
+    pauses: Vec<(Key, Instant)>,
+    opened: u64,
+}
+
+impl World {
+    fn new(hosts: usize, limits: Limits) -> Self {
+        let keys = (0..hosts).map(|n| Url::parse(&format!("http://host{n}")).unwrap().key).collect();
+        Self {
+            state: State::new(limits, Arc::default()),
+            now: Instant::now(),
+            keys,
+            opening: Vec::new(),
+            leased: Vec::new(),
+            closing: Vec::new(),
+            tickets: HashMap::new(),
+            next: 0,
+            pauses: Vec::new(),
+            opened: 0,
+        }
+    }
+
+    fn carry_out(&mut self, fx: Effects<Fake, u64>) {
+        self.opening.extend(fx.dials.into_iter().map(|(slot, _)| slot));
+        self.closing.extend(fx.closes.into_iter().map(|conn| conn.slot));
+        self.pauses.extend(fx.pause);
+        for (waiter, granted) in fx.grants {
+            self.tickets.remove(&waiter).expect("served twice, or after it had left");
+            self.leased.push(granted.conn);
+        }
+        for (waiter, _) in fx.failures {
+            self.tickets.remove(&waiter).expect("told twice, or after it had left");
+        }
+    }
+
+    fn acquire(&mut self, key: usize, ask: Ask) {
+        self.next += 1;
+        let (key, id) = (self.keys[key].clone(), self.next);
+        let (acquired, fx) = self.state.acquire(&key, ask, self.now, || id);
+        match acquired {
+            Acquired::Granted(granted) => self.leased.push(granted.conn),
+            Acquired::Queued(ticket) => drop(self.tickets.insert(id, ticket)),
+            Acquired::QueueFull { .. } | Acquired::Closed => {}
+        }
+        self.carry_out(fx);
+    }
+
+    fn leave(&mut self, random: &mut fastrand::Rng) {
+        if let Some(id) = random.choice(self.tickets.keys().copied().collect::<Vec<_>>()) {
+            let ticket = self.tickets.remove(&id).unwrap();
+            let fx = self.state.leave(ticket, self.now);
+            self.carry_out(fx);
+        }
+    }
+
+    fn dial_ends(&mut self, ok: bool, random: &mut fastrand::Rng) {
+        let Some(slot) = take(&mut self.opening, random) else { return };
+        let expires = self.now + Duration::from_millis(random.u64(1..100));
+        self.opened += u64::from(ok);
+        let fx = match ok {
+            true => self.state.opened(Fake { slot, live: true }, expires, self.now),
+            false => self.state.open_failed(slot, &Failure::Closed, self.now),
+        };
+        self.carry_out(fx);
+        if !ok {
+            let fx = self.state.ended(slot, self.now);
+            self.carry_out(fx);
+        }
+    }
+
+    fn give_back(&mut self, random: &mut fastrand::Rng) {
+        let Some(mut conn) = take(&mut self.leased, random) else { return };
+        conn.live = random.u8(..10) > 0;
+        let expires = self.now + Duration::from_millis(random.u64(1..100));
+        let fate = match random.u8(..10) {
+            0 => Return::Close(CloseReason::Unfinished),
+            _ => Return::Reusable { expires },
+        };
+        let fx = self.state.give_back(conn, fate, self.now);
+        self.carry_out(fx);
+    }
+
+    fn socket_closed(&mut self, random: &mut fastrand::Rng) {
+        if let Some(slot) = take(&mut self.closing, random) {
+            let fx = self.state.ended(slot, self.now);
+            self.carry_out(fx);
+        }
+    }
+
+    /// A peer closes a connection that is in use.
+    fn peer_closes(&mut self, random: &mut fastrand::Rng) {
+        if let Some(conn) = random.choice(self.leased.iter_mut()) {
+            conn.live = false;
+            let fx = self.state.ended(conn.slot, self.now);
+            self.carry_out(fx);
+        }
+    }
+
+    fn time_passes(&mut self, random: &mut fastrand::Rng) {
+        self.now += Duration::from_millis(random.u64(0..60));
+        let (fx, _) = self.state.expire(self.now);
+        self.carry_out(fx);
+        for (key, at) in std::mem::take(&mut self.pauses) {
+            if at <= self.now {
+                let fx = self.state.wake(&key, self.now);
+                self.carry_out(fx);
+            } else {
+                self.pauses.push((key, at));
+            }
+        }
+    }
+
+    fn check(&self) {
+        let limits = &self.state.limits;
+        let targets = self.state.targets();
+        let (mut slots, mut waiting) = (0, 0);
+        for (target, (id, host)) in targets.iter().zip(&self.state.hosts) {
+            let own = target.in_use + target.idle + target.opening;
+            assert!(own <= limits.per_host, "{target:?}");
+            assert!(own > 0 || target.waiting > 0, "nothing is left of {target:?}");
+            slots += own;
+            waiting += target.waiting;
+            // Nobody waits whom an idle connection, or a free place, could serve.
+            assert!(target.idle == 0 || host.waiters.values().all(|waiter| waiter.fresh), "{target:?}");
+            let room = own < limits.per_host && count(self.state.slots.len()) < limits.total;
+            let paused = host.retry_at.is_some_and(|at| at > self.now);
+            assert!(!room || paused || host.unserved() == 0, "{target:?} waits beside a free place");
+            assert_eq!(host.hungry.is_some(), self.state.wants_dial(id, self.now), "{target:?}");
+        }
+        assert_eq!(slots, count(self.state.slots.len()));
+        assert!(slots <= limits.total);
+        assert_eq!(waiting as usize, self.tickets.len());
+        let idle: u32 = targets.iter().map(|target| target.idle).sum();
+        let dead = self.leased.iter().filter(|conn| self.state.host_of(conn.slot).is_none()).count();
+        let closing = self.closing.iter().filter(|slot| self.state.host_of(**slot).is_some()).count();
+        assert_eq!(slots as usize, idle as usize + self.opening.len() + self.leased.len() - dead + closing);
+        assert_eq!(self.state.closing as usize, closing);
+        let stuck = !self.state.hungry.is_empty() && idle > 0 && closing == 0;
+        assert!(!stuck, "a host is hungry beside idle connections, and none is being closed for it");
+    }
+}
+
+fn take<T>(from: &mut Vec<T>, random: &mut fastrand::Rng) -> Option<T> {
+    (!from.is_empty()).then(|| from.swap_remove(random.usize(..from.len())))
+}
+
+fn walk(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let per_host = random.u32(1..5);
+    let limits = Limits {
+        per_host,
+        total: random.u32(1..8),
+        free: random.u32(0..3),
+        linger: Duration::from_millis(random.u64(0..2) * 20),
+        queue: random.usize(0..8),
+    };
+    let mut world = World::new(random.usize(1..5), limits);
+    for _ in 0..400 {
+        let host = random.usize(..world.keys.len());
+        match random.u8(..20) {
+            0..=5 => world.acquire(host, Ask::Any),
+            6 => world.acquire(host, if random.bool() { Ask::Again } else { Ask::Fresh }),
+            7 => world.leave(&mut random),
+            8..=10 => world.dial_ends(random.u8(..4) > 0, &mut random),
+            11..=14 => world.give_back(&mut random),
+            15..=16 => world.socket_closed(&mut random),
+            17 => world.peer_closes(&mut random),
+            _ => world.time_passes(&mut random),
+        }
+        world.check();
+    }
+    let fx = world.state.drain();
+    world.carry_out(fx);
+    for _ in 0..4_000 {
+        if world.state.is_empty() {
+            break;
+        }
+        match random.u8(..5) {
+            0 => world.dial_ends(true, &mut random),
+            1 | 2 => world.give_back(&mut random),
+            3 => world.socket_closed(&mut random),
+            _ => world.time_passes(&mut random),
+        }
+        world.check();
+    }
+    assert!(world.state.is_empty() && world.tickets.is_empty(), "{:?}", world.state.targets());
+    assert!(world.state.names.is_empty() && world.state.hungry.is_empty() && world.state.closing == 0);
+    let totals = world.state.recorder.totals();
+    assert_eq!(
+        totals.closed.iter().map(|(_, count)| count).sum::<u64>(),
+        world.opened,
+        "closed is not opened"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_thousand_random_walks_keep_the_caps_and_end_in_nothing() {
+    for seed in 0..2_000 {
+        walk(seed);
+    }
+}

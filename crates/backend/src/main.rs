@@ -2,19 +2,20 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use backend::{settings::Settings, startup};
-use pools_core::settings::StartError;
+use backend::{settings::Task, startup};
+use pools_core::{settings::StartError, web::healthcheck};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let environment: BTreeMap<_, _> = std::env::vars().collect();
-    let settings = match Settings::load(std::env::args_os(), environment) {
-        Ok(settings) => settings,
+    let settings = match Task::load(std::env::args_os(), environment) {
+        Ok(Task::Serve(settings)) => settings,
+        Ok(Task::HealthCheck { port }) => return healthcheck(port),
         Err(StartError::Usage(usage)) => usage.exit(),
         Err(error) => return refuse(&error),
     };
-    match startup::run(settings).await {
+    match startup::run(*settings).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => refuse(&error),
     }

@@ -6,7 +6,7 @@ use pools_core::{
     config::{chain::ChainConfig, http::HttpConfig, redis::RedisConfig},
     redact::SecretString,
     settings::{Section, StartError, Values, optional_secret, optional_text, port, seconds, text},
-    web::ServiceConfig,
+    web::{ServiceConfig, healthcheck_command, is_healthcheck},
 };
 
 pools_core::settings! {
@@ -42,7 +42,19 @@ pub struct Settings {
     pub redis: RedisConfig,
 }
 
-impl Settings {
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Serve.
+    Serve(Box<Settings>),
+    /// Ask the service that listens on this port whether it lives.
+    HealthCheck {
+        /// Of this machine.
+        port: u16,
+    },
+}
+
+impl Task {
     /// From arguments and environment.
     ///
     /// # Errors
@@ -53,15 +65,20 @@ impl Settings {
     ) -> Result<Self, StartError> {
         let command = clap::Command::new("backend")
             .about("HTTP API of the lending platform: contract reads, liquidation, risk predictions")
-            .version(env!("CARGO_PKG_VERSION"));
-        let (values, _) = Values::from_args(command, &sections(), args, environment)?;
-        Ok(Self {
-            backend: BackendConfig::read(&values)?,
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommand(healthcheck_command());
+        let (values, matches) = Values::from_args(command, &sections(), args, environment)?;
+        let backend = BackendConfig::read(&values)?;
+        if is_healthcheck(&matches) {
+            return Ok(Self::HealthCheck { port: backend.port });
+        }
+        Ok(Self::Serve(Box::new(Settings {
+            backend,
             service: ServiceConfig::read(&values)?,
             http: HttpConfig::read(&values)?,
             chain: ChainConfig::read(&values)?,
             redis: RedisConfig::read(&values)?,
-        })
+        })))
     }
 }
 

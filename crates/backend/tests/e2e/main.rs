@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
 
 mod config_doc;
+mod health_check;
 mod http_rules;
 mod liquidation;
 mod loans;

@@ -75,6 +75,15 @@ async fn the_same_binary_tells_whether_the_service_lives() {
 
 #[tokio::test]
 async fn after_sigterm_all_100_requests_in_flight_are_answered_and_no_connection_is_left() {
+    end_with_100_requests_in_flight(Signal::Term).await;
+}
+
+#[tokio::test]
+async fn after_sigint_all_100_requests_in_flight_are_answered_and_no_connection_is_left() {
+    end_with_100_requests_in_flight(Signal::Int).await;
+}
+
+async fn end_with_100_requests_in_flight(how: Signal) {
     let postgres = testkit::postgres().await;
     let api = Api::start_healthy(&[("DATABASE_URL", &postgres.url())]).await;
     let requests = (0..100).map(|id| {
@@ -88,7 +97,7 @@ async fn after_sigterm_all_100_requests_in_flight_are_answered_and_no_connection
         // The request that asks is one of them.
         let active = "http_server_active_requests 101";
         until_async(BOUND, async || api.get("/metrics").await.text.contains(active)).await;
-        api.service.signal(Signal::Term);
+        api.service.signal(how);
         api.service.wait_for_line(BOUND, "shutting down").await;
         postgres.thaw();
     };

@@ -183,6 +183,8 @@ impl Cache {
         E: Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
+        // A hit waits for nothing: without this, a caller in a loop would keep its thread from everybody else.
+        tokio::task::coop::consume_budget().await;
         let counts = self.0.ledger.of(key.namespace().name());
         let result = match self.in_level1::<T>(key).await {
             Some((hit, Age::Fresh)) if self.is_believed(&hit) => Ok((hit, Source::Level1)),

@@ -82,7 +82,6 @@ impl Drop for Counted {
 }
 
 /// Makes connections to one server.
-#[derive(Debug)]
 pub(crate) struct Manager {
     addr: ConnectionAddr,
     login: RedisConnectionInfo,
@@ -267,5 +266,27 @@ impl Drop for Link {
             // Fails when the driver has ended: the socket is closed then, and the place free at once.
             let _sent = hang_up.send(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn redis_26_keep_alive_of_30_s_and_no_delay_are_set_on_the_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config =
+            RedisConfig { url: format!("redis://127.0.0.1:{port}").into(), ..RedisConfig::default() };
+        let manager = Manager::new(&config, Tasks::new(), CancellationToken::new()).unwrap();
+
+        let socket = manager.tcp("127.0.0.1", port).await.unwrap();
+
+        assert!(socket.nodelay().unwrap());
+        assert!(SockRef::from(&socket).keepalive().unwrap());
+        assert_eq!(SockRef::from(&socket).tcp_keepalive_time().unwrap(), Duration::from_secs(30));
     }
 }

@@ -48,7 +48,7 @@ pub use self::{
 pub use crate::config::redis::RedisConfig;
 pub use ::redis::{Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, ToRedisArgs, Value, cmd, pipe};
 
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use futures_util::future::BoxFuture;
@@ -107,7 +107,6 @@ impl Default for Options {
 }
 
 /// What the handles, the leases and the tasks of one pool share.
-#[derive(Debug)]
 struct Shared {
     state: Mutex<State<::redis::aio::MultiplexedConnection>>,
     /// Wakes the supervisor to look at the state.
@@ -125,6 +124,13 @@ struct Shared {
     command_timeout: Duration,
     ping_interval: Duration,
     command_bytes: usize,
+}
+
+impl fmt::Debug for Shared {
+    /// Not derived: the login among the fields is nobody's to see.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 /// A handle of the pool. Clones share it; when the last one is dropped the connections are closed.

@@ -34,8 +34,8 @@ const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(30);
 /// A connection that ended sooner is a failed attempt: a server that takes logins only to drop them is not
 /// to be asked in a tight loop.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
-/// READONLY condemns a connection older than this. A younger one was made because of READONLY already, and
-/// leads to the same replica: reads may go on.
+/// READONLY condemns a connection once. If the next one, made because of it, is refused within this time as well,
+/// the address still leads to a replica: reads may go on, and reconnecting at every write would stop them.
 const READ_ONLY_AGAIN: Duration = Duration::from_secs(5);
 
 /// The three words of stats and logs.
@@ -203,7 +203,7 @@ impl<C: Clone> State<C> {
 
     fn read_only(&mut self, now: Instant) -> bool {
         let young = self.connected_at.is_some_and(|at| now.saturating_duration_since(at) < READ_ONLY_AGAIN);
-        if young {
+        if young && self.last_error == Reason::ReadOnly {
             return self.answered(now);
         }
         self.condemn(Reason::ReadOnly, now);
@@ -416,13 +416,18 @@ mod tests {
     }
 
     #[test]
-    fn read_only_condemns_an_old_connection_and_spares_one_that_was_just_made() {
+    fn read_only_condemns_the_connection_once_and_spares_the_next_while_it_is_young() {
         let (mut state, start) = connected();
-        let (_, generation) = state.enter().unwrap();
-        assert!(!state.leave(generation, End::ReadOnly, start, start + Duration::from_secs(1)));
-        let (_, generation) = state.enter().unwrap();
-        assert!(state.leave(generation, End::ReadOnly, start, start + Duration::from_secs(6)));
+        let refused_after = |state: &mut State<_>, seconds| {
+            let (_, generation) = state.enter().unwrap();
+            state.leave(generation, End::ReadOnly, start, start + Duration::from_secs(seconds))
+        };
+        assert!(refused_after(&mut state, 1));
         assert!(state.is_condemned());
+        state.lost(None, start + Duration::from_secs(1));
+        state.connected("next", start + Duration::from_secs(1));
+        assert!(!refused_after(&mut state, 2), "reads are stopped again and again");
+        assert!(refused_after(&mut state, 7));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Behaviours of the Redis pool and the cache against real servers.
 
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests own their tasks, and a failed one may panic")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests own their tasks and may fail")]
 
-
-
-
+mod cache;
+mod cache_flight;
+mod outage;
 mod pool;
-
+mod refused;
 mod support;

@@ -339,7 +339,7 @@ async fn a_lease_hears_the_messages_it_subscribed_to() {
 }
 
 #[tokio::test]
-async fn redis_26_keep_alive_and_no_delay_are_set_on_the_socket() {
+async fn redis_26_keep_alive_counts_down_from_30_s_on_the_connected_socket() {
     let redis = testkit::redis().await;
     let pool = connected(&redis).await;
     // `ss` shows a keep-alive timer only once nothing else is due; 30 s is the default.

@@ -43,6 +43,9 @@ fresh_log() {
     : >"$LOG_DIR/$1.log"
 }
 
+# let_go: what a child that stays must not hold: the lock, and the caller's output, which may be a pipe that is read to its end.
+let_go() { exec {LOCK_FD}>&- {KEPT_STDOUT}>&- {KEPT_STDERR}>&-; }
+
 # spawn NAME COMMAND…: starts it in a session of its own, out of reach of the terminal's Ctrl-C, and records it.
 spawn() {
     local name=$1
@@ -51,7 +54,7 @@ spawn() {
     drop_process "$name"
     STARTED+=("$name")
     (
-        exec {LOCK_FD}>&-
+        let_go
         # Written by the process itself: there is no moment in which it runs unrecorded. `exec` keeps pid and start time.
         record_process "$name" "$BASHPID"
         # A background job of a script is born with SIGINT ignored.
@@ -71,7 +74,7 @@ spawn_kept() {
     : >"$RUN_DIR/$name.exit"
     STARTED+=("$name")
     (
-        exec {LOCK_FD}>&-
+        let_go
         export RUN_DIR "${SPAWN_ENV[@]}"
         exec setsid env --default-signal=INT,QUIT bash "$LIB/keeper.sh" "$name" "$@"
     ) </dev/null >>"$LOG_DIR/$name.log" 2>&1 &

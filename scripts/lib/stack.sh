@@ -42,7 +42,7 @@ open_stack() {
 # private_folder DIRECTORY: makes it for its owner alone.
 private_folder() { (umask 077 && mkdir -p "$1"); }
 
-# lock_stack: one `up` or `down` at a time. Children must not inherit LOCK_FD: see `spawn`.
+# lock_stack: one `up` or `down` at a time. Children that stay must not inherit LOCK_FD: see `let_go`.
 lock_stack() {
     exec {LOCK_FD}>"$STACK_DIR/lock"
     flock --nonblock "$LOCK_FD" && return 0

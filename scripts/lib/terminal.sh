@@ -9,6 +9,12 @@ else
     DONE_MARK='' WARN_MARK='' FAIL_MARK=''
 fi
 
+# keep_output: remembers where output goes. A signal's trap may run inside a command whose output goes elsewhere.
+keep_output() { exec {KEPT_STDOUT}>&1 {KEPT_STDERR}>&2; }
+
+# restore_output: back to there.
+restore_output() { exec 1>&"$KEPT_STDOUT" 2>&"$KEPT_STDERR"; }
+
 # step TEXT: something starts that may take a while.
 step() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN"; }
 

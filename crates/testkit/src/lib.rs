@@ -18,6 +18,7 @@
 //! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
 //! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
 //! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
+//! | a chain with contract and loans | [`anvil`] and `devchain::deploy` (feature `devchain`) |
 //! | a program of the workspace | [`service`], [`free_port`] |
 //! | a condition, not a sleep | [`until`], [`until_async`] |
 //!
@@ -25,10 +26,12 @@
 //! anvil, npm. Everything listens on loopback only and is removed with the value that stands for it, also
 //! when a test panics or its process is killed.
 //!
-//! testkit knows nothing of the pools: it must be usable to test them from outside.
+//! Apart from `devchain`, testkit knows nothing of the pools: it must be usable to test them from outside.
 
 mod anvil;
 mod counts;
+#[cfg(feature = "devchain")]
+pub mod devchain;
 mod listening;
 mod port;
 mod postgres;

@@ -212,7 +212,9 @@ impl State {
         let cut = cut.collect();
         let slots: Vec<_> = self.entries.iter().map(|(slot, _)| slot).collect();
         slots.into_iter().for_each(|slot| self.answer(slot, Err(ChainError::Closed), step));
-        (self.fresh.clear(), self.again.clear(), self.later.clear());
+        self.fresh.clear();
+        self.again.clear();
+        self.later.clear();
         cut
     }
 

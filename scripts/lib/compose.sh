@@ -20,28 +20,61 @@ compose() { docker compose --file "$ROOT/docker-compose.yml" "$@"; }
 compose_up() {
     require_engine
     ! any_process_runs || fail 'the stack runs already, as plain processes' 'stop it first: ./scripts/down'
+    compose_ports
     if ! given ADMIN_TOKEN; then
         [ -n "$(remembered ADMIN_TOKEN)" ] || remember ADMIN_TOKEN "$(random_hex 32)"
         ADMIN_TOKEN=$(remembered ADMIN_TOKEN)
         export ADMIN_TOKEN
     fi
-    : >"$RUN_DIR/compose"
+    pass_environment_on
+    printf '%s %s\n' "$PORT" "$ML_PORT" >"$RUN_DIR/compose"
     step 'docker compose up'
     if [ -n "$1" ]; then
-        compose up --build --detach --wait || {
+        compose --file "$RUN_DIR/compose.yml" up --build --detach --wait || {
             compose_down '' || true
             fail 'docker compose up failed' 'see what it says above'
         }
         compose ps
-        print_urls http://localhost:3001 http://localhost:3002
+        finished 'everything is up'
+        print_urls "http://localhost:$PORT" "http://localhost:$ML_PORT"
         return 0
     fi
+    print_urls "http://localhost:$PORT" "http://localhost:$ML_PORT"
     unlock_stack
     # Ctrl-C reaches compose too, which stops the containers; afterwards they are removed.
     trap : INT TERM
-    compose up --build || true
+    compose --file "$RUN_DIR/compose.yml" up --build || true
     trap - INT TERM
     compose_down ''
+}
+
+# compose_ports: sets and exports PORT and ML_PORT, where the services are published.
+compose_ports() {
+    if runs_in_compose; then
+        # Taken, by ourselves.
+        local port ml_port
+        read -r port ml_port <"$RUN_DIR/compose"
+        PORT=${PORT:-$port} ML_PORT=${ML_PORT:-$ml_port}
+    else
+        choose_service_port ml-api ML_PORT && ML_PORT=$CHOSEN_PORT
+        choose_service_port backend PORT && PORT=$CHOSEN_PORT
+        rm -f "$RUN_DIR"/*.port
+    fi
+    export PORT ML_PORT
+}
+
+# pass_environment_on: names every setting that is in our environment, and no value: compose looks those up itself.
+pass_environment_on() {
+    local names name
+    names=$(grep -ohE '^\| `[A-Z0-9_]+`' "$ROOT/docs/CONFIG.md" | tr -d '|` ' | sort -u) || true
+    {
+        printf 'services:\n  backend:\n    environment: &given\n      ADMIN_TOKEN:\n'
+        for name in $names; do
+            case $name in PORT | ML_PORT | ADMIN_TOKEN) continue ;; esac
+            [ -z "${!name:-}" ] || printf '      %s:\n' "$name"
+        done
+        printf '  ml-api:\n    environment: *given\n'
+    } >"$RUN_DIR/compose.yml"
 }
 
 # compose_down WIPE: also removes the volumes when it is not empty.
@@ -49,7 +82,7 @@ compose_down() {
     local -a volumes=()
     [ -z "$1" ] || volumes=(--volumes)
     compose down "${volumes[@]}" || return 1
-    rm -f "$RUN_DIR/compose"
+    rm -f "$RUN_DIR"/compose{,.yml}
 }
 
-runs_in_compose() { [ -e "$RUN_DIR/compose" ]; }
+runs_in_compose() { [ -s "$RUN_DIR/compose" ]; }

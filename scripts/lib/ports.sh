@@ -77,3 +77,8 @@ insist_on_port() {
     fi
     claim_port "$name" "$port"
 }
+
+# choose_service_port NAME VARIABLE: sets CHOSEN_PORT; the environment may name one.
+choose_service_port() {
+    if [ -n "${!2:-}" ]; then insist_on_port "$1" "$2"; else choose_port "$1"; fi
+}

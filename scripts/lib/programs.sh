@@ -82,9 +82,12 @@ install_anvil() {
     if [ "$(uname -m)" != x86_64 ]; then
         command=(install --no-save "@foundry-rs/anvil@$(anvil_version)")
     fi
-    npm "${command[@]}" --no-audit --no-fund --prefix "$ROOT/deploy/anvil" ||
+    npm "${command[@]}" --no-audit --no-fund --loglevel=error --prefix "$ROOT/deploy/anvil" ||
         fail 'npm could not install anvil' "see what npm says above, then: $by_hand" "$elsewhere"
-    find_anvil || fail "npm installed no anvil for $(uname -m)" 'put anvil into PATH,' "$elsewhere"
+    find_anvil && return 0
+    # npm leaves an optional package out without a word when it cannot be downloaded; asked about it, it says why.
+    npm view "@foundry-rs/anvil-linux-amd64@$(anvil_version)" version || true
+    fail "npm installed no anvil for $(uname -m)" 'see what npm says above, put anvil into PATH,' "$elsewhere"
 }
 
 anvil_version() {

@@ -66,7 +66,7 @@ compose_ports() {
 # pass_environment_on: names every setting that is in our environment, and no value: compose looks those up itself.
 pass_environment_on() {
     local names name
-    names=$(grep -ohE '^\| `[A-Z0-9_]+`' "$ROOT/docs/CONFIG.md" | tr -d '|` ' | sort -u) || true
+    names=$(grep -ohE "^\\| \`[A-Z0-9_]+\`" "$ROOT/docs/CONFIG.md" | tr -d '|` ' | sort -u) || true
     {
         printf 'services:\n  backend:\n    environment: &given\n      ADMIN_TOKEN:\n'
         for name in $names; do

@@ -103,10 +103,15 @@ impl Holders {
     /// Reports each lease that is out longer than `threshold`, once; its late return is reported too.
     pub fn watch(self: &Arc<Self>, tasks: &Tasks, threshold: Duration) {
         let holders = Arc::downgrade(self);
+        let stopping = tasks.stopping();
         tasks.spawn("leak watch", async move {
             let mut ticks = tokio::time::interval(threshold / 4);
+            let mut stopping = std::pin::pin!(stopping);
             loop {
-                ticks.tick().await;
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = &mut stopping => return,
+                }
                 let Some(holders) = holders.upgrade() else { return };
                 for holder in holders.overdue(threshold) {
                     tracing::warn!(

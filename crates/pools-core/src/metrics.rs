@@ -38,6 +38,12 @@ pub const OPEN_SECONDS: &str = "pools_open_seconds";
 pub const USE_SECONDS: &str = "pools_use_seconds";
 /// Background tasks that panicked. Counter.
 pub const TASK_PANICS: &str = "pools_task_panics_total";
+/// QueuePool's overflow counter: live connections minus size, negative below it. Gauge.
+pub const POSTGRES_OVERFLOW: &str = "pools_postgres_overflow";
+/// Connections that were cleaned after an unfinished use. Counter.
+pub const POSTGRES_CLEANED: &str = "pools_postgres_cleaned_total";
+/// Connections that were cut off, so that their server process may have outlived them. Counter.
+pub const POSTGRES_CUT_OFF: &str = "pools_postgres_cut_off_total";
 
 /// The Prometheus text of all pools and other sources of `registry`, followed by `own`, families that the
 /// caller keeps with the prometheus crate.

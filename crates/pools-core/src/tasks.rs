@@ -5,6 +5,7 @@
 //! at the deadline and named.
 
 use std::{
+    collections::HashMap,
     future::Future,
     sync::{
         Arc,
@@ -14,7 +15,6 @@ use std::{
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use slab::Slab;
 use tokio::{
     runtime::Handle,
     task::{AbortHandle, JoinHandle},
@@ -37,7 +37,17 @@ struct Inner {
     runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
-    running: Mutex<Slab<(&'static str, AbortHandle)>>,
+    running: Mutex<HashMap<u64, Entry>>,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: &'static str,
+    /// `None` between the entry and the spawn.
+    handle: Option<AbortHandle>,
+    /// Shutdown wanted to abort it in that moment.
+    cut: bool,
 }
 
 /// Owner of background tasks. Clones share the same tasks.
@@ -59,6 +69,7 @@ impl Tasks {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             running: Mutex::default(),
+            next: AtomicU64::new(0),
         }))
     }
 
@@ -69,10 +80,10 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<Option<T>> {
-        // The lock is held across the spawn: a task that ends at once must find its entry to remove.
-        let mut running = self.0.running.lock();
-        let entry = running.vacant_entry();
-        let leave = Running { inner: Arc::clone(&self.0), key: entry.key() };
+        let key = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.0.running.lock().insert(key, Entry { name, handle: None, cut: false });
+        let leave = Running { inner: Arc::clone(&self.0), key };
+        // Without the lock: a runtime that is shutting down drops the task, and with it `leave`, in here.
         let guarded = async move {
             let _leave = leave;
             match std::panic::AssertUnwindSafe(task).catch_unwind().await {
@@ -85,7 +96,12 @@ impl Tasks {
             }
         };
         let handle = self.0.tracker.spawn_on(guarded, &self.0.runtime);
-        entry.insert((name, handle.abort_handle()));
+        if let Some(entry) = self.0.running.lock().get_mut(&key) {
+            entry.handle = Some(handle.abort_handle());
+            if entry.cut {
+                handle.abort();
+            }
+        }
         handle
     }
 
@@ -109,23 +125,28 @@ impl Tasks {
         if tokio::time::timeout_at(deadline, self.0.tracker.wait()).await.is_ok() {
             return Vec::new();
         }
-        let cut: Vec<_> = self.0.running.lock().iter().map(|(_, running)| running.clone()).collect();
-        for (_, handle) in &cut {
+        let (mut names, mut handles) = (Vec::new(), Vec::new());
+        for entry in self.0.running.lock().values_mut() {
+            entry.cut = true;
+            names.push(entry.name);
+            handles.extend(entry.handle.clone());
+        }
+        for handle in handles {
             handle.abort();
         }
         self.0.tracker.wait().await;
-        cut.into_iter().map(|(name, _)| name).collect()
+        names
     }
 }
 
 struct Running {
     inner: Arc<Inner>,
-    key: usize,
+    key: u64,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.inner.running.lock().remove(self.key);
+        self.inner.running.lock().remove(&self.key);
     }
 }
 
@@ -145,6 +166,28 @@ mod tests {
         let cut = tasks.shutdown(Instant::now() + Duration::from_secs(1)).await;
 
         assert_eq!(cut, ["deaf"]);
+        assert_eq!(tasks.running(), 0);
+    }
+
+    #[test]
+    fn a_task_spawned_while_the_runtime_ends_does_not_hang_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tasks = runtime.block_on(async { Tasks::new() });
+        struct SpawnsWhenDropped(Tasks);
+        impl Drop for SpawnsWhenDropped {
+            fn drop(&mut self) {
+                drop(self.0.spawn("late", std::future::pending::<()>()));
+            }
+        }
+        let last = SpawnsWhenDropped(tasks.clone());
+        runtime.block_on(async {
+            tasks.spawn("early", async move {
+                let _last = last;
+                std::future::pending::<()>().await;
+            });
+            tokio::task::yield_now().await;
+        });
+        drop(runtime);
         assert_eq!(tasks.running(), 0);
     }
 

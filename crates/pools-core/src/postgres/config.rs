@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     redact::SecretString,
-    settings::{count, flag, millis, optional_secret, seconds},
+    settings::{count, flag, millis, optional_secret, seconds, text},
 };
 
 crate::settings! {
@@ -19,6 +19,9 @@ crate::settings! {
         pub overflow: u32 = count("DB_MAX_OVERFLOW", "connections", 20, 0..=10_000);
         /// Longest wait for a place in the pool (QueuePool's `timeout`). 0 tries once.
         pub timeout: Duration = seconds("DB_POOL_TIMEOUT", 30, 0..=3_600);
+        /// Callers that may wait for a place. Beyond it an acquire fails at once: a longer queue would only
+        /// hold requests whose clients have gone.
+        pub queue: u32 = count("DB_POOL_QUEUE", "callers", 1_000, 0..=100_000);
         /// A connection older than this is replaced on checkout (QueuePool's `recycle`).
         pub recycle: Duration = seconds("DB_POOL_RECYCLE", 3_600, 1..=604_800);
         /// Check a connection before it is handed out (QueuePool's `pre_ping`).
@@ -29,6 +32,17 @@ crate::settings! {
         pub connect_timeout: Duration = seconds("DB_CONNECT_TIMEOUT", 10, 1..=600);
         /// The server cancels a statement that runs longer.
         pub statement_timeout: Duration = seconds("DB_STATEMENT_TIMEOUT", 30, 1..=86_400);
+        /// The server cancels a statement that waits longer for a lock; 0 waits as long as the statement may.
+        pub lock_timeout: Duration = seconds("DB_LOCK_TIMEOUT", 10, 0..=86_400);
+        /// The server ends a session that does nothing inside a transaction for so long, and frees its locks.
+        pub idle_in_transaction_timeout: Duration =
+            seconds("DB_IDLE_IN_TRANSACTION_TIMEOUT", 60, 0..=86_400);
+        /// Prepared statements kept per connection. 0 behind a proxy that pools by transaction.
+        pub statement_cache: u32 = count("DB_STATEMENT_CACHE", "statements", 256, 0..=10_000);
+        /// Name of the sessions in `pg_stat_activity`, unless the URL has an `application_name`.
+        pub application_name: String = text("DB_APPLICATION_NAME", "name", "pools-core");
+        /// A lease held longer is reported with the line that acquired it.
+        pub leak_after: Duration = seconds("DB_LEAK_AFTER", 60, 1..=86_400);
         /// Connections out of `DB_POOL_SIZE` that carry pipelined single statements.
         pub pipeline_connections: u32 = count("DB_PIPELINE_CONNECTIONS", "connections", 2, 0..=64);
         /// How long an idle connection above `DB_POOL_SIZE` may wait for a caller. 0 closes it on return,

@@ -1,0 +1,325 @@
+//! From a place in the pool to a connection that is fit for use.
+//!
+//! ```text
+//!  acquire ─wait─► place ─► slot ─► a live connection? ─no──────────────► open
+//!                                     │ yes              ▲ ▲
+//!                                     ├ outdated, too old ─┘ │ (closed first, in the same slot)
+//!                                     ├ check failed ────────┘
+//!                                     └ check passed ─► lease
+//! ```
+//!
+//! **Cancel safety**: opening runs in a task of the pool that holds slot and place. If its caller goes away, the
+//! connection goes to the next one. A caller that goes away during the check gives the connection back, where it
+//! is cleaned.
+
+use std::{
+    panic::Location,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Shared,
+    cache::Statements,
+    conn::Conn,
+    error::{OpenError, PgError, chain},
+    held::{Held, Parts, SlotGuard},
+    lease::Lease,
+    manager::Opened,
+    state::Phase,
+};
+use crate::{
+    admission::{Permit, Refused},
+    resilience::Backoff,
+    stats::{CloseReason, Outcome, Recorder},
+};
+
+/// Longest wait for the answer to a check.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// What the network may add to the server's statement time-out before an answer counts as lost.
+const NETWORK_SLACK: Duration = Duration::from_secs(5);
+
+/// A connection that has to go before its slot can be used again.
+type Old = Option<(Box<Conn>, CloseReason)>;
+
+impl Shared {
+    pub(super) async fn acquire(self: Arc<Self>, site: &'static Location<'static>) -> Result<Lease, PgError> {
+        let attempt = Attempt::begin(&self.recorder);
+        let result = self.try_acquire().await;
+        attempt.end(match &result {
+            Ok(_) => Outcome::Ok,
+            Err(PgError::Exhausted { .. }) => Outcome::Timeout,
+            Err(PgError::QueueFull { .. }) => Outcome::QueueFull,
+            Err(PgError::Closed) => Outcome::Refused,
+            Err(_) => Outcome::OpenFailed,
+        });
+        result.map(|held| Lease::new(held, self.holders.enter(site)))
+    }
+
+    async fn try_acquire(self: &Arc<Self>) -> Result<Held, PgError> {
+        let started = Instant::now();
+        let permit =
+            self.gate.enter(started + self.config.timeout).await.map_err(|refused| match refused {
+                Refused::QueueFull { waiting } => PgError::QueueFull { waiting },
+                Refused::TimedOut { .. } => self.exhausted(started),
+                _ => PgError::Closed,
+            })?;
+        self.checkout(permit, self.config.connect_timeout).await
+    }
+
+    pub(super) fn exhausted(&self, since: Instant) -> PgError {
+        PgError::Exhausted {
+            size: self.config.size,
+            overflow: self.config.overflow,
+            waited: since.elapsed(),
+            longest: self.holders.longest(),
+        }
+    }
+
+    /// Finds a fit connection, or opens one in at most `limit`.
+    pub(super) async fn checkout(self: &Arc<Self>, permit: Permit, limit: Duration) -> Result<Held, PgError> {
+        loop {
+            // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places.
+            let mut slot = self.slots.get_owned().await.map_err(|_| self.exhausted(Instant::now()))?;
+            let Some(conn) = slot.conn.take() else {
+                if self.slots.state().idle_connections > 0 {
+                    // Left by a caller that went away during that hop; behind it there is something better.
+                    continue;
+                }
+                return self.open(slot, permit, None, limit).await;
+            };
+            if !self.state.lock().check_out(conn.id) {
+                if conn.is_dead() {
+                    self.forget(conn, CloseReason::Peer);
+                    continue;
+                }
+                // Condemned as superfluous a moment ago, but we came first.
+                return self.open(slot, permit, Some((conn, CloseReason::MaxFree)), limit).await;
+            }
+            let held = Held::new(self, Parts { conn, slot, permit });
+            let Some(reason) = self.unfit(held.conn()).await else { return Ok(held) };
+            let Parts { conn, slot, permit } = held.into_parts();
+            self.state.lock().condemn(conn.id);
+            return self.open(slot, permit, Some((conn, reason)), limit).await;
+        }
+    }
+
+    async fn unfit(&self, conn: &Conn) -> Option<CloseReason> {
+        let now = Instant::now();
+        if conn.epoch < self.state.lock().epoch() {
+            return Some(CloseReason::Invalidated);
+        }
+        if now >= conn.expires {
+            return Some(CloseReason::Recycled);
+        }
+        let due = self.config.pre_ping && now - conn.used >= self.config.pre_ping_idle;
+        if !due || conn.ping(CHECK_TIMEOUT).await {
+            return None;
+        }
+        self.suspect();
+        Some(CloseReason::CheckFailed)
+    }
+
+    /// A connection turned out to be dead: everything opened before now is looked at with suspicion.
+    pub(super) fn suspect(&self) {
+        self.state.lock().next_epoch();
+        self.wake.notify_one();
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        slot: SlotGuard,
+        permit: Permit,
+        old: Old,
+        limit: Duration,
+    ) -> Result<Held, PgError> {
+        let (sender, opened) = oneshot::channel();
+        let started = Instant::now();
+        let pool = Arc::clone(self);
+        self.spawn("open", async move {
+            let result = pool.open_in(slot, permit, old, limit).await;
+            // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,
+            // and thereby given back.
+            drop(sender.send(result));
+        });
+        match opened.await {
+            Ok(result) => result.map_err(|cause| PgError::Open { waited: started.elapsed(), cause }),
+            Err(_) => Err(PgError::Closed),
+        }
+    }
+
+    async fn open_in(
+        self: &Arc<Self>,
+        slot: SlotGuard,
+        permit: Permit,
+        old: Old,
+        limit: Duration,
+    ) -> Result<Held, OpenError> {
+        if let Some((conn, reason)) = old {
+            self.close(conn, reason).await;
+        }
+        let give_up = Instant::now() + self.config.connect_retry_for;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        loop {
+            let error = match self.open_once(limit).await {
+                Ok(conn) => return Ok(Held::new(self, Parts { conn, slot, permit })),
+                Err(error) => error,
+            };
+            let pause = backoff.fail();
+            let again = error.is_transient() && Instant::now() + pause < give_up;
+            if !again || self.state.lock().is_draining() {
+                return Err(error);
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn open_once(self: &Arc<Self>, limit: Duration) -> Result<Box<Conn>, OpenError> {
+        let started = Instant::now();
+        let deadline = started + limit;
+        let turn = self.opener.enter(deadline).await.ok_or(OpenError::TimedOut { after: limit })??;
+        let (id, epoch) = self.state.lock().begin_open();
+        let opening = Opening { pool: self, id, opened: false };
+        let result = self.manager.open(deadline, limit).await;
+        self.recorder.open_ended(result.is_ok(), started.elapsed());
+        match result {
+            Ok(opened) => {
+                let conn = opening.finish(opened, epoch);
+                turn.ended(Ok(()));
+                self.health.up();
+                Ok(conn)
+            }
+            Err(error) => {
+                drop(opening);
+                match &error {
+                    OpenError::TimedOut { .. } if limit < self.config.connect_timeout => turn.ended_early(),
+                    _ => turn.ended(Err(error.clone())),
+                }
+                if self.health.down(&chain(&error)) {
+                    // The supervisor would otherwise sleep as long as it does while all is well.
+                    self.wake.notify_one();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Called by the connection's own task when it is over.
+    fn connection_ended(&self, id: u64) {
+        let phase = self.state.lock().gone(id);
+        if phase == Some(Phase::Idle) {
+            self.recorder.closed(CloseReason::Peer);
+            for (conn, _slot) in self.take_idle(Conn::is_dead) {
+                self.forget(conn, CloseReason::Peer);
+            }
+            self.changed.notify_waiters();
+        }
+        if phase.is_some_and(|phase| phase != Phase::Closing) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Drops a connection that has ended. The entry of an idle one may be gone already.
+    pub(super) fn forget(&self, conn: Box<Conn>, reason: CloseReason) {
+        if self.state.lock().remove(conn.id).is_some() {
+            self.recorder.closed(reason);
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+/// The entry of a connection being opened; removed when it does not come to that.
+struct Opening<'a> {
+    pool: &'a Arc<Shared>,
+    id: u64,
+    opened: bool,
+}
+
+impl Opening<'_> {
+    fn finish(mut self, opened: Opened, epoch: u64) -> Box<Conn> {
+        self.opened = true;
+        let (pool, id) = (self.pool, self.id);
+        let Opened { client, link, driver } = opened;
+        pool.state.lock().opened(id, Arc::clone(&link));
+        let end = Ended { pool: Arc::downgrade(pool), link: Arc::clone(&link), id };
+        let driver = pool.links.spawn("connection", async move {
+            driver.await;
+            drop(end);
+        });
+        let now = Instant::now();
+        // Up to a tenth earlier, so that connections opened together are not replaced together.
+        let age = pool.config.recycle.mul_f64(1.0 - 0.1 * fastrand::f64());
+        Box::new(Conn {
+            client,
+            statements: Mutex::new(Statements::new(pool.config.statement_cache)),
+            id,
+            epoch,
+            expires: now + age,
+            used: now,
+            link,
+            driver,
+            patience: pool.config.statement_timeout + NETWORK_SLACK,
+            abandoned: AtomicBool::new(false),
+            rollback_due: AtomicBool::new(false),
+            limited: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.opened {
+            self.pool.state.lock().remove(self.id);
+            self.pool.changed.notify_waiters();
+        }
+    }
+}
+
+/// Tells the pool that a connection's task is over, also when it was cut or panicked.
+struct Ended {
+    pool: std::sync::Weak<Shared>,
+    link: Arc<super::conn::Link>,
+    id: u64,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.link.ended.store(true, Ordering::Release);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connection_ended(self.id);
+        }
+    }
+}
+
+/// Counts an acquire once, as cancelled when its future is dropped.
+struct Attempt<'a> {
+    recorder: &'a Recorder,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl<'a> Attempt<'a> {
+    fn begin(recorder: &'a Recorder) -> Self {
+        Self { recorder, started: Instant::now(), outcome: Outcome::Cancelled }
+    }
+
+    fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.recorder.acquired(self.outcome, self.started.elapsed());
+    }
+}

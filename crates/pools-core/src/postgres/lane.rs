@@ -1,0 +1,172 @@
+//! Single statements from many callers over few connections, pipelined.
+//!
+//! ```text
+//!  caller ─┐                          ┌─► answers in order
+//!  caller ─┼─► member 0 ─ lease ─ wire ┤
+//!  caller ─┘   member 1 (from the 16th statement at a time)
+//! ```
+//!
+//! A member holds an ordinary lease while it carries statements, and gives it back with the last of them: so its
+//! connections are inside the pool's bound, checked, recycled, cleaned and drained as all others.
+//!
+//! **Limits**: autocommit only; a slow statement holds up those behind it on the same connection. Statements of
+//! one caller run in the order in which it awaits them.
+//! **Cancel safety**: a statement whose future is dropped runs on; its member takes no new statements, and when
+//! its neighbours are done it is cancelled on the server.
+
+use std::{
+    panic::Location,
+    sync::{Arc, Weak, atomic::Ordering},
+};
+
+use bb8_postgres::tokio_postgres::{Row, types::ToSql};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Shared,
+    error::PgError,
+    lease::{Lease, at_most_one, exactly_one},
+};
+
+/// Statements at a time on one member before the next one is opened: few round trips' worth, so that a lone
+/// caller never opens two connections.
+const FULL: usize = 16;
+
+/// Statements that may share a connection: each is a transaction of its own and changes no session state.
+const ALONE: [&str; 9] = ["select", "insert", "update", "delete", "merge", "with", "values", "table", "show"];
+
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    carrier: Mutex<Weak<Lease>>,
+    /// Held by the one who acquires; the others wait for its lease instead of each acquiring one.
+    acquiring: tokio::sync::Mutex<()>,
+}
+
+/// Sends single statements over shared connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    pool: Arc<Shared>,
+    site: &'static Location<'static>,
+}
+
+impl Lane {
+    pub(super) fn new(pool: Arc<Shared>, site: &'static Location<'static>) -> Self {
+        Self { pool, site }
+    }
+
+    /// All rows of a statement. A plain read (`SELECT`, `VALUES`, `TABLE`, `SHOW`) is tried once more when the
+    /// shared connection breaks under it.
+    ///
+    /// # Errors
+    /// As [`Lease::query`]; [`PgError::NotAlone`] for statements that need a connection to themselves.
+    pub async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
+        let again = ["select", "values", "table", "show"].contains(&first_word(sql).as_str());
+        match self.query_once(sql, params).await {
+            Err(PgError::Lost { .. }) if again => self.query_once(sql, params).await,
+            result => result,
+        }
+    }
+
+    /// The only row, or none.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); [`PgError::Rows`] when there are more.
+    pub async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
+        at_most_one(self.query(sql, params).await?)
+    }
+
+    /// The only row.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); [`PgError::Rows`] when there is none, or more.
+    pub async fn query_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
+        exactly_one(self.query(sql, params).await?)
+    }
+
+    /// Runs a statement and returns the number of rows it changed. Never tried twice.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
+        let carrier = self.carrier(sql).await?;
+        self.seen(carrier.conn().execute(sql, params).await)
+    }
+
+    async fn query_once(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
+        let carrier = self.carrier(sql).await?;
+        self.seen(carrier.conn().query(sql, params).await)
+    }
+
+    fn seen<T>(&self, result: Result<T, PgError>) -> Result<T, PgError> {
+        if matches!(result, Err(PgError::Lost { .. } | PgError::Stalled { .. })) {
+            self.pool.suspect();
+        }
+        result
+    }
+
+    async fn carrier(&self, sql: &str) -> Result<Arc<Lease>, PgError> {
+        if !ALONE.contains(&first_word(sql).as_str()) {
+            return Err(PgError::NotAlone);
+        }
+        let started = Instant::now();
+        loop {
+            let best = self.pool.least_loaded();
+            let Some(member) = self.pool.vacant() else {
+                match best {
+                    Some((_, carrier)) => return Ok(carrier),
+                    // Without members the lane is an acquire per statement. With members, one of them has just
+                    // become vacant: look again.
+                    None if self.pool.lane.is_empty() => return self.acquire().await,
+                    None => continue,
+                }
+            };
+            if let Some((load, carrier)) = best {
+                let room = self.pool.gate.inside() < self.pool.gate.limit();
+                if load < FULL || !room {
+                    return Ok(carrier);
+                }
+            }
+            let deadline = started + self.pool.config.timeout;
+            let Ok(_first) = timeout_at(deadline, member.acquiring.lock()).await else {
+                return Err(self.pool.exhausted(started));
+            };
+            if self.pool.usable(member).is_none() {
+                let carrier = self.acquire().await?;
+                *member.carrier.lock() = Arc::downgrade(&carrier);
+                return Ok(carrier);
+            }
+        }
+    }
+
+    async fn acquire(&self) -> Result<Arc<Lease>, PgError> {
+        Arc::clone(&self.pool).acquire(self.site).await.map(Arc::new)
+    }
+}
+
+impl Shared {
+    /// The lease a member carries, if new statements may go there.
+    fn usable(&self, member: &Member) -> Option<Arc<Lease>> {
+        let carrier = member.carrier.lock().upgrade()?;
+        let conn = carrier.conn();
+        let good = !conn.is_dead()
+            && !conn.abandoned.load(Ordering::Acquire)
+            && Instant::now() < conn.expires
+            && conn.epoch == self.state.lock().epoch();
+        good.then_some(carrier)
+    }
+
+    fn least_loaded(&self) -> Option<(usize, Arc<Lease>)> {
+        let carriers = self.lane.iter().filter_map(|member| self.usable(member));
+        carriers.map(|carrier| (Arc::strong_count(&carrier) - 1, carrier)).min_by_key(|(load, _)| *load)
+    }
+
+    fn vacant(&self) -> Option<&Member> {
+        self.lane.iter().find(|member| self.usable(member).is_none())
+    }
+}
+
+fn first_word(sql: &str) -> String {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
+    word.unwrap_or_default().to_ascii_lowercase()
+}

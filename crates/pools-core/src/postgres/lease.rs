@@ -1,0 +1,254 @@
+//! What a caller holds: a connection to itself, and transactions on it.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use bb8_postgres::tokio_postgres::{Row, types::ToSql};
+
+use super::{conn::Conn, error::PgError, held::Held};
+use crate::{holders::HolderGuard, stats::Recorder};
+
+/// A borrowed connection. Goes back to its pool when dropped.
+///
+/// Statements on one lease may run at the same time; the server does them one after the other.
+///
+/// # Cancel safety
+/// When a statement's future is dropped before its end, the lease refuses further statements with
+/// [`PgError::Unfinished`]. Dropped, it goes to a task of the pool that cancels the statement on the server, waits
+/// for its end and rolls back what was open; the place stays taken until then.
+#[must_use = "a lease that is not used still takes a place in the pool"]
+#[derive(Debug)]
+pub struct Lease {
+    held: Held,
+    holder: HolderGuard,
+}
+
+impl Lease {
+    pub(super) fn new(held: Held, holder: HolderGuard) -> Self {
+        Self { held, holder }
+    }
+
+    pub(super) fn conn(&self) -> &Conn {
+        self.held.conn()
+    }
+
+    /// All rows of a statement, prepared once per connection.
+    ///
+    /// # Errors
+    /// [`PgError::Statement`] when the server refuses it, [`PgError::Lost`], [`PgError::Stalled`] and
+    /// [`PgError::Closed`] when the connection is gone, [`PgError::Unfinished`] after a cancelled one.
+    pub async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
+        self.ready().await?;
+        self.seen(self.conn().query(sql, params).await)
+    }
+
+    /// The only row, or none.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); [`PgError::Rows`] when there are more.
+    pub async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
+        at_most_one(self.query(sql, params).await?)
+    }
+
+    /// The only row.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); [`PgError::Rows`] when there is none, or more.
+    pub async fn query_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
+        exactly_one(self.query(sql, params).await?)
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
+        self.ready().await?;
+        self.seen(self.conn().execute(sql, params).await)
+    }
+
+    /// Runs one or more statements without parameters.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); [`PgError::Copy`] for `COPY … FROM STDIN`.
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), PgError> {
+        self.ready().await?;
+        self.seen(self.conn().batch(sql).await)
+    }
+
+    /// Begins a transaction. Dropped without [`commit`](Transaction::commit), it is rolled back.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, nothing stays open: see [`Lease`].
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, PgError> {
+        self.ready().await?;
+        // Set before the statement: whatever becomes of this future, the transaction has an end.
+        self.conn().rollback_due.store(true, Ordering::Release);
+        self.seen(self.conn().batch("BEGIN").await)?;
+        Ok(Transaction { lease: self, failed: false.into() })
+    }
+
+    /// Makes the server cancel each further statement of this lease that runs longer than `limit`, such as the
+    /// time that is left to answer a request. Never lengthens `DB_STATEMENT_TIMEOUT`; ends with the lease.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn limit(&self, limit: Duration) -> Result<(), PgError> {
+        let most = self.held.pool().config.statement_timeout;
+        // 0 would mean no limit at all.
+        let millis = limit.min(most).as_millis().max(1);
+        self.ready().await?;
+        self.conn().limited.store(true, Ordering::Release);
+        self.seen(self.conn().batch(&format!("SET statement_timeout = {millis}")).await)
+    }
+
+    /// Whether a statement may be sent now; ends a transaction that was dropped open.
+    async fn ready(&self) -> Result<(), PgError> {
+        let conn = self.conn();
+        if conn.abandoned.load(Ordering::Acquire) {
+            return Err(PgError::Unfinished);
+        }
+        if self.held.pool().state.lock().is_draining() && conn.is_dead() {
+            return Err(PgError::Closed);
+        }
+        if conn.rollback_due.swap(false, Ordering::AcqRel) {
+            self.seen(conn.batch("ROLLBACK").await)?;
+        }
+        Ok(())
+    }
+
+    /// A connection that breaks condemns those opened before it: the server was probably restarted.
+    fn seen<T>(&self, result: Result<T, PgError>) -> Result<T, PgError> {
+        if matches!(result, Err(PgError::Lost { .. } | PgError::Stalled { .. })) {
+            self.held.pool().suspect();
+        }
+        result
+    }
+
+    fn recorder(&self) -> &Recorder {
+        &self.held.pool().recorder
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.recorder().usage.record(self.holder.held());
+    }
+}
+
+pub(super) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PgError> {
+    match rows.len() {
+        0 | 1 => Ok(rows.pop()),
+        found => Err(PgError::Rows { expected: "at most one", found }),
+    }
+}
+
+pub(super) fn exactly_one(rows: Vec<Row>) -> Result<Row, PgError> {
+    at_most_one(rows)?.ok_or(PgError::Rows { expected: "one", found: 0 })
+}
+
+/// An open transaction on a [`Lease`]. Dropped without [`commit`](Self::commit), it is rolled back: before the
+/// lease's next statement, or before anybody else gets the connection.
+#[must_use = "a transaction that is dropped is rolled back"]
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    lease: &'a Lease,
+    /// A statement failed, so that the server would answer `COMMIT` with a rollback and call it success.
+    failed: std::sync::atomic::AtomicBool,
+}
+
+impl Transaction<'_> {
+    /// As [`Lease::query`].
+    ///
+    /// # Errors
+    /// As [`Lease::query`].
+    pub async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
+        self.check()?;
+        self.seen(self.lease.conn().query(sql, params).await)
+    }
+
+    /// As [`Lease::query_opt`].
+    ///
+    /// # Errors
+    /// As [`Lease::query_opt`].
+    pub async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
+        at_most_one(self.query(sql, params).await?)
+    }
+
+    /// As [`Lease::query_one`].
+    ///
+    /// # Errors
+    /// As [`Lease::query_one`].
+    pub async fn query_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
+        exactly_one(self.query(sql, params).await?)
+    }
+
+    /// As [`Lease::execute`].
+    ///
+    /// # Errors
+    /// As [`Lease::query`].
+    pub async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
+        self.check()?;
+        self.seen(self.lease.conn().execute(sql, params).await)
+    }
+
+    /// As [`Lease::batch_execute`].
+    ///
+    /// # Errors
+    /// As [`Lease::batch_execute`].
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), PgError> {
+        self.check()?;
+        self.seen(self.lease.conn().batch(sql).await)
+    }
+
+    /// [`batch_execute`](Self::batch_execute) for work whose server-side time-out was lifted.
+    pub(super) async fn batch_within(&self, patience: Duration, sql: &str) -> Result<(), PgError> {
+        self.check()?;
+        self.seen(self.lease.conn().batch_within(patience, sql).await)
+    }
+
+    /// Makes the changes last.
+    ///
+    /// # Errors
+    /// [`PgError::Aborted`] when an earlier statement failed: nothing was changed. [`PgError::Lost`] leaves open
+    /// whether it was.
+    ///
+    /// # Cancel safety
+    /// Dropped before its end, the server may or may not have committed.
+    pub async fn commit(self) -> Result<(), PgError> {
+        self.check()?;
+        if self.failed.load(Ordering::Acquire) {
+            self.lease.ready().await?;
+            return Err(PgError::Aborted);
+        }
+        self.finish("COMMIT").await
+    }
+
+    /// Undoes the changes.
+    ///
+    /// # Errors
+    /// As [`Lease::query`]; the changes are undone all the same.
+    pub async fn rollback(self) -> Result<(), PgError> {
+        self.finish("ROLLBACK").await
+    }
+
+    async fn finish(&self, sql: &str) -> Result<(), PgError> {
+        self.check()?;
+        self.seen(self.lease.conn().batch(sql).await)?;
+        self.lease.conn().rollback_due.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), PgError> {
+        if self.lease.conn().abandoned.load(Ordering::Acquire) { Err(PgError::Unfinished) } else { Ok(()) }
+    }
+
+    fn seen<T>(&self, result: Result<T, PgError>) -> Result<T, PgError> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        self.lease.seen(result)
+    }
+}

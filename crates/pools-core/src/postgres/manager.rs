@@ -1,0 +1,166 @@
+//! Opens one connection, and tells bb8 about slots.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use bb8_postgres::{
+    bb8::ManageConnection,
+    tokio_postgres::{AsyncMessage, Client, Connection, Error, error::Severity},
+};
+use futures_util::future::poll_fn;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    conn::{Conn, Link, Token},
+    error::{OpenError, chain},
+    tls::Connector,
+    url::Target,
+};
+
+/// What bb8 queues: a place for a connection. Boxed, since bb8 moves its slots by value.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) conn: Option<Box<Conn>>,
+}
+
+/// bb8's manager of slots: making one never fails and never waits, so bb8 can neither hide a connect error nor
+/// retry it.
+#[derive(Debug)]
+pub(super) struct Slots;
+
+impl ManageConnection for Slots {
+    type Connection = Slot;
+    type Error = std::convert::Infallible;
+
+    async fn connect(&self) -> Result<Slot, Self::Error> {
+        Ok(Slot::default())
+    }
+
+    async fn is_valid(&self, _: &mut Slot) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Asked when a slot is put back: one without a live connection is thrown away.
+    fn has_broken(&self, slot: &mut Slot) -> bool {
+        slot.conn.as_ref().is_none_or(|conn| conn.is_dead())
+    }
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection just opened, and the work that keeps it going.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    pub(super) link: Arc<Link>,
+    pub(super) driver: Driver,
+}
+
+/// Opens connections to one target.
+#[derive(Debug)]
+pub(super) struct Manager {
+    target: Target,
+}
+
+impl Manager {
+    pub(super) fn new(target: Target) -> Self {
+        Self { target }
+    }
+
+    /// TCP, TLS and log-in, all of it by `deadline`.
+    pub(super) async fn open(&self, deadline: Instant, limit: Duration) -> Result<Opened, OpenError> {
+        let open = async {
+            if self.target.sockets.is_empty() { self.open_tcp().await } else { self.open_unix().await }
+        };
+        match timeout_at(deadline, open).await {
+            Ok(result) => result,
+            Err(_) => Err(OpenError::TimedOut { after: limit }),
+        }
+    }
+
+    async fn open_tcp(&self) -> Result<Opened, OpenError> {
+        let connector = self.target.connector.fresh();
+        let (client, connection) = self.target.config.connect(connector.clone()).await.map_err(refused)?;
+        Ok(opened(client, connection, connector, None))
+    }
+
+    async fn open_unix(&self) -> Result<Opened, OpenError> {
+        let mut result = None;
+        for (directory, port) in &self.target.sockets {
+            let path = directory.join(format!(".s.PGSQL.{port}"));
+            let connector = self.target.connector.plain();
+            let opening = match UnixStream::connect(&path).await {
+                Ok(stream) => {
+                    self.target.config.connect_raw(stream, connector.handshake("")).await.map_err(refused)
+                }
+                Err(cause) => Err(OpenError::Socket { cause: Arc::new(cause) }),
+            };
+            match opening {
+                Ok((client, connection)) => return Ok(opened(client, connection, connector, Some(path))),
+                Err(error) => result = Some(error),
+            }
+        }
+        Err(result.expect("BUG: a Unix target has a socket"))
+    }
+}
+
+fn refused(cause: Error) -> OpenError {
+    OpenError::Refused { cause: Arc::new(cause) }
+}
+
+fn opened<S, T>(
+    client: Client,
+    connection: Connection<S, T>,
+    connector: Connector,
+    socket: Option<PathBuf>,
+) -> Opened
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let token = Token { token: client.cancel_token(), connector: connector.clone(), socket };
+    let (ended, cut) = (AtomicBool::new(false), CancellationToken::new());
+    let link = Arc::new(Link { token, wire: connector.wire(), ended, cut: cut.clone() });
+    let driver = async move {
+        tokio::select! {
+            () = drive(connection) => {}
+            // Dropping the connection here closes its socket, even when an unread answer blocks it.
+            () = cut.cancelled() => {}
+        }
+    };
+    Opened { client, link, driver: Box::pin(driver) }
+}
+
+/// Moves bytes until the connection ends; what the server says on its own goes to the log.
+async fn drive<S, T>(mut connection: Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                let (code, message) = (notice.code().code(), notice.message());
+                if notice.parsed_severity() == Some(Severity::Warning) {
+                    tracing::warn!(pool = "postgres", code, message, "server warning");
+                } else {
+                    tracing::info!(pool = "postgres", code, message, "server notice");
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::warn!(pool = "postgres", error = chain(&error), "connection ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}

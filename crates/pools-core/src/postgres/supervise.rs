@@ -1,0 +1,139 @@
+//! What happens without traffic: health is looked after, superfluous connections go, spare ones come.
+//!
+//! ```text
+//!  down ──probe every half second, at most one second each──► up ──every 15 s, on an idle connection──► up
+//!    ▲                                                        │
+//!    └──────────── probe fails ◄── a connection ended ◄───────┘
+//! ```
+//!
+//! A probe is an ordinary checkout inside the bound. When all places are taken it is left out: the callers who
+//! have them find out by themselves.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Shared, conn::Conn, held::Held};
+
+const DOWN_PAUSE: Duration = Duration::from_millis(500);
+const UP_PAUSE: Duration = Duration::from_secs(15);
+/// Longest single probe. With the pause, a server that appears is noticed within two seconds even if an attempt
+/// was hanging (a lost SYN is repeated by the kernel after 1, 3 and 7 s only).
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// Connections end in crowds: look once for all of them.
+const CROWD: Duration = Duration::from_millis(20);
+
+pub(super) fn start(pool: &Arc<Shared>) {
+    let (weak, wake, stopping) = (Arc::downgrade(pool), Arc::clone(&pool.wake), pool.tasks.stopping());
+    pool.spawn("supervisor", async move {
+        tokio::select! {
+            () = supervise(weak, wake) => {}
+            () = stopping => {}
+        }
+    });
+    if pool.config.overflow_linger.is_zero() {
+        return;
+    }
+    let (weak, surplus, stopping) = (Arc::downgrade(pool), Arc::clone(&pool.surplus), pool.tasks.stopping());
+    pool.spawn("overflow", async move {
+        tokio::select! {
+            () = shed(weak, surplus) => {}
+            () = stopping => {}
+        }
+    });
+}
+
+async fn supervise(pool: Weak<Shared>, wake: Arc<tokio::sync::Notify>) {
+    let mut woken = true;
+    loop {
+        let Some(pool) = pool.upgrade() else { return };
+        let pause = pool.tend(woken).await;
+        drop(pool);
+        woken = tokio::select! {
+            () = sleep(pause) => false,
+            () = wake.notified() => {
+                sleep(CROWD).await;
+                true
+            }
+        };
+    }
+}
+
+async fn shed(pool: Weak<Shared>, surplus: Arc<tokio::sync::Notify>) {
+    loop {
+        let next = match pool.upgrade() {
+            Some(pool) => pool.shed(),
+            None => return,
+        };
+        match next {
+            // A little later than due, so that those given back together also go together.
+            Some(due) => sleep_until(due.max(Instant::now() + CROWD)).await,
+            None => surplus.notified().await,
+        }
+    }
+}
+
+impl Shared {
+    /// Returns when to come again.
+    async fn tend(self: &Arc<Self>, woken: bool) -> Duration {
+        if woken || !self.health.is_up() || self.state.lock().counts().idle > 0 {
+            self.probe().await;
+        }
+        if !self.health.is_up() {
+            return DOWN_PAUSE;
+        }
+        self.top_up().await;
+        UP_PAUSE
+    }
+
+    async fn probe(self: &Arc<Self>) {
+        let Ok(Some(permit)) = self.gate.try_enter() else { return };
+        match self.checkout(permit, PROBE_LIMIT.min(self.config.connect_timeout)).await {
+            Ok(held) => {
+                self.health.up();
+                if !self.capacity_checked.swap(true, Ordering::Relaxed) {
+                    self.check_capacity(held.conn()).await;
+                }
+            }
+            Err(error) => tracing::debug!(pool = "postgres", error = error.reason(), "probe failed"),
+        }
+    }
+
+    /// Opens up to `DB_MIN_IDLE` connections.
+    async fn top_up(self: &Arc<Self>) {
+        let wanted = self.config.min_idle.min(self.gate.limit());
+        if self.state.lock().counts().live() >= wanted {
+            return;
+        }
+        let mut held: Vec<Held> = Vec::new();
+        for _ in 0..wanted {
+            let Ok(Some(permit)) = self.gate.try_enter() else { return };
+            match self.checkout(permit, self.config.connect_timeout).await {
+                Ok(one) => held.push(one),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Warns when the server has less room than this pool may take.
+    async fn check_capacity(&self, conn: &Conn) {
+        let sql = "SELECT current_setting('max_connections')::int4, \
+                   current_setting('superuser_reserved_connections')::int4";
+        let Ok(rows) = conn.query(sql, &[]).await else { return };
+        let Some(row) = rows.first() else { return };
+        let (max, reserved): (i32, i32) = (row.get(0), row.get(1));
+        let (size, overflow) = (self.config.size, self.config.overflow);
+        if i64::from(self.gate.limit()) > i64::from(max - reserved) {
+            tracing::warn!(
+                pool = "postgres",
+                "DB_POOL_SIZE {size} + DB_MAX_OVERFLOW {overflow} = {} connections, but the server has room for {}: \
+                 max_connections {max} - superuser_reserved_connections {reserved}",
+                size + overflow,
+                max - reserved
+            );
+        }
+    }
+}

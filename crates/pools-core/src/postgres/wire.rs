@@ -1,0 +1,203 @@
+//! Reads the headers of what passes between driver and server, and so knows the *server's* state without a round
+//! trip: is it inside a transaction, and how many answers are due?
+//!
+//! What still sits in the driver's own queue is not seen here; [`Conn`](super::conn::Conn) marks statements whose
+//! future was dropped.
+//!
+//! Shutting the stream down reads it to its end. The server closes its side when its process is gone, so a
+//! connection that was closed through here has left the server's own count, and a cancel request sent through
+//! here has been delivered.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What was seen of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    status: AtomicU8,
+    due: AtomicI32,
+    copy: AtomicBool,
+}
+
+impl Wire {
+    /// Whether the server said that it is outside any transaction, last time it was ready.
+    pub(super) fn outside_transaction(&self) -> bool {
+        self.status.load(Ordering::Acquire) == b'I'
+    }
+
+    /// Whether answers are due: what was sent is not finished on the server.
+    pub(super) fn busy(&self) -> bool {
+        self.due.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether the server ever asked for `COPY` data. Nobody sends any here, and the protocol is then out of step.
+    pub(super) fn copied(&self) -> bool {
+        self.copy.load(Ordering::Acquire)
+    }
+
+    fn sent(&self, kind: u8) {
+        // One ReadyForQuery is due per start-up message (kind 0 here), Query, Sync and FunctionCall.
+        if matches!(kind, 0 | b'Q' | b'S' | b'F') {
+            self.due.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn received(&self, kind: u8, first: u8) {
+        match kind {
+            b'Z' => {
+                self.status.store(first, Ordering::Release);
+                self.due.fetch_sub(1, Ordering::AcqRel);
+            }
+            b'G' => self.copy.store(true, Ordering::Release),
+            _ => {}
+        }
+    }
+}
+
+/// Finds the messages in one direction of the stream: a type byte, four bytes of length (which count themselves),
+/// a body.
+#[derive(Debug, Default)]
+struct Scanner {
+    header: [u8; 5],
+    have: usize,
+    body: usize,
+    first: bool,
+}
+
+impl Scanner {
+    /// For the side that begins with the one message that has no type byte.
+    fn untyped_first() -> Self {
+        Self { have: 1, ..Self::default() }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8)) {
+        while !bytes.is_empty() {
+            if self.body > 0 {
+                if std::mem::take(&mut self.first) {
+                    seen(self.header[0], bytes[0]);
+                }
+                let skip = self.body.min(bytes.len());
+                self.body -= skip;
+                bytes = &bytes[skip..];
+                continue;
+            }
+            let take = (5 - self.have).min(bytes.len());
+            self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
+            self.have += take;
+            bytes = &bytes[take..];
+            if self.have == 5 {
+                let [kind, length @ ..] = self.header;
+                self.have = 0;
+                self.body = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+                self.first = self.body > 0;
+                if self.body == 0 {
+                    seen(kind, 0);
+                }
+            }
+        }
+    }
+}
+
+/// A stream whose messages are counted.
+#[derive(Debug)]
+pub(super) struct Observed<S> {
+    inner: S,
+    wire: Arc<Wire>,
+    reads: Scanner,
+    writes: Scanner,
+    shut: bool,
+}
+
+impl<S> Observed<S> {
+    pub(super) fn new(inner: S, wire: Arc<Wire>) -> Self {
+        let (reads, writes) = (Scanner::default(), Scanner::untyped_first());
+        Self { inner, wire, reads, writes, shut: false }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let wire = &this.wire;
+        this.reads.feed(&buf.filled()[before..], |kind, first| wire.received(kind, first));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
+        let wire = &this.wire;
+        this.writes.feed(&buf[..written], |kind, _| wire.sent(kind));
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.shut {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.shut = true;
+        }
+        loop {
+            let mut scratch = [0; 512];
+            let mut rest = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut rest)) {
+                Ok(()) if !rest.filled().is_empty() => {}
+                // The end, or an error such as a reset: either way the server's side is gone.
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("BUG: a short body");
+        [&[kind], &length.to_be_bytes()[..], body].concat()
+    }
+
+    #[test]
+    fn messages_are_found_however_the_bytes_are_cut() {
+        let stream = [message(b'1', b""), message(b'D', b"a row with Z in it"), message(b'Z', b"T")].concat();
+        for cut in 1..stream.len() {
+            let (mut scanner, mut seen) = (Scanner::default(), Vec::new());
+            for part in stream.chunks(cut) {
+                scanner.feed(part, |kind, first| seen.push((kind, first)));
+            }
+            assert_eq!(seen, [(b'1', 0), (b'D', b'a'), (b'Z', b'T')], "cut every {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_due_from_the_sync_to_the_ready_message() {
+        let wire = Wire::default();
+        let mut writes = Scanner::untyped_first();
+        writes.feed(&message(b'?', b"\0\x03\0\0user\0")[1..], |kind, _| wire.sent(kind));
+        assert!(wire.busy(), "the start-up message is answered by ReadyForQuery");
+        wire.received(b'Z', b'I');
+        assert!(!wire.busy() && wire.outside_transaction());
+        writes.feed(&[message(b'B', b"x"), message(b'S', b"")].concat(), |kind, _| wire.sent(kind));
+        assert!(wire.busy());
+        wire.received(b'Z', b'E');
+        assert!(!wire.busy() && !wire.outside_transaction());
+    }
+}

@@ -1,0 +1,189 @@
+//! What one caller leaves behind never reaches the next.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use pools_core::{
+    pool::Pool,
+    postgres::{PgConfig, PgError, PgPool, SqlState},
+};
+use tokio::time::{Instant, timeout};
+
+use crate::{at, backend_pid, exactly, ms, open, secs, settled};
+
+#[tokio::test]
+async fn pg_13_a_query_dropped_midway_is_cancelled_and_the_next_caller_gets_the_same_connection_soon() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let pid = backend_pid(&pool).await;
+    for _ in 0..10 {
+        let lease = pool.acquire().await.unwrap();
+        assert!(timeout(ms(30), lease.query("SELECT pg_sleep(60)", &[])).await.is_err());
+        assert!(matches!(lease.query("SELECT 1", &[]).await.unwrap_err(), PgError::Unfinished));
+        drop(lease);
+        let started = Instant::now();
+        assert_eq!(backend_pid(&pool).await, pid, "closed instead of cleaned");
+        assert!(started.elapsed() < ms(500), "waited {:?}", started.elapsed());
+    }
+    assert_eq!(pool.snapshot().totals.opened, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pg_13_random_cuts_never_hit_anybody_elses_query() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { pre_ping: false, ..exactly(4, &server) });
+    let workers: Vec<_> = (0..16).map(|_| tokio::spawn(cut_and_look(pool.clone()))).collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    settled(&pool).await;
+    let opened = pool.snapshot().totals.opened;
+    assert!(opened <= 8, "{opened} connections were opened: cleaning failed");
+}
+
+async fn cut_and_look(pool: PgPool) {
+    for round in 0..125_i32 {
+        let lease = pool.acquire().await.unwrap();
+        let sleep = f64::from(fastrand::u32(0..8)) / 1_000.0;
+        let patience = Duration::from_micros(fastrand::u64(0..8_000));
+        drop(timeout(patience, lease.query("SELECT pg_sleep($1)", &[&sleep])).await);
+        drop(lease);
+        let innocent = pool.acquire().await.unwrap();
+        let row = innocent.query_one("SELECT $1::int4 FROM pg_sleep(0.001)", &[&round]).await;
+        assert_eq!(row.expect("an innocent query was hit").get::<_, i32>(0), round);
+    }
+}
+
+#[tokio::test]
+async fn pg_13_what_cannot_be_cancelled_is_cut_off_and_counted() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let lease = pool.acquire().await.unwrap();
+    server.freeze();
+    assert!(timeout(ms(30), lease.query("SELECT 1", &[])).await.is_err());
+    drop(lease);
+    settled(&pool).await;
+    server.thaw();
+    let cut_off = pool.snapshot().samples;
+    let cut_off = cut_off.iter().find(|sample| sample.name == "pools_postgres_cut_off_total").unwrap();
+    assert!(cut_off.value >= 1.0);
+    testkit::until_async(secs(20), async || {
+        timeout(secs(5), pool.acquire()).await.is_ok_and(|lease| lease.is_ok())
+    })
+    .await;
+}
+
+/// Whether the next lease begins outside any transaction.
+async fn outside_transaction(pool: &PgPool) -> bool {
+    let lease = pool.acquire().await.unwrap();
+    // The first would be refused in somebody else's failed transaction; in an open one the second is refused.
+    lease.batch_execute("SELECT 1").await.is_ok() && lease.batch_execute("VACUUM pg_class").await.is_ok()
+}
+
+#[tokio::test]
+async fn pg_14_a_lease_returned_inside_a_transaction_is_rolled_back_first() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let pid = backend_pid(&pool).await;
+    let lease = pool.acquire().await.unwrap();
+    lease.batch_execute("CREATE TABLE loans (id int)").await.unwrap();
+    lease.batch_execute("BEGIN; INSERT INTO loans VALUES (1)").await.unwrap();
+    drop(lease);
+    assert!(outside_transaction(&pool).await);
+    let lease = pool.acquire().await.unwrap();
+    assert!(lease.query_opt("SELECT id FROM loans", &[]).await.unwrap().is_none());
+    lease.batch_execute("BEGIN").await.unwrap();
+    lease.query("SELECT 1/0", &[]).await.unwrap_err();
+    drop(lease);
+    assert!(outside_transaction(&pool).await);
+    assert_eq!(backend_pid(&pool).await, pid, "closed instead of rolled back");
+}
+
+#[tokio::test]
+async fn pg_14_transactions_commit_roll_back_and_do_not_pretend() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let mut lease = pool.acquire().await.unwrap();
+    lease.batch_execute("CREATE TABLE loans (id int PRIMARY KEY)").await.unwrap();
+    let transaction = lease.begin().await.unwrap();
+    transaction.execute("INSERT INTO loans VALUES (1)", &[]).await.unwrap();
+    transaction.commit().await.unwrap();
+    let transaction = lease.begin().await.unwrap();
+    transaction.execute("INSERT INTO loans VALUES (2)", &[]).await.unwrap();
+    transaction.rollback().await.unwrap();
+    let transaction = lease.begin().await.unwrap();
+    transaction.execute("INSERT INTO loans VALUES (3)", &[]).await.unwrap();
+    drop(transaction);
+    let count: i64 = lease.query_one("SELECT count(*) FROM loans", &[]).await.unwrap().get(0);
+    assert_eq!(count, 1);
+    let transaction = lease.begin().await.unwrap();
+    let twice = transaction.execute("INSERT INTO loans VALUES (1)", &[]).await.unwrap_err();
+    assert_eq!(twice.sqlstate(), Some(&SqlState::UNIQUE_VIOLATION));
+    assert!(!twice.is_unavailable());
+    assert!(matches!(transaction.commit().await.unwrap_err(), PgError::Aborted));
+    drop(lease);
+    assert!(outside_transaction(&pool).await);
+}
+
+#[tokio::test]
+async fn pg_15_begin_cancelled_at_any_point_leaks_nothing() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { pre_ping: false, ..exactly(1, &server) });
+    for micros in (0..3_000).step_by(50) {
+        let mut lease = pool.acquire().await.unwrap();
+        drop(timeout(Duration::from_micros(micros), lease.begin()).await);
+        drop(lease);
+        assert!(outside_transaction(&pool).await, "cut after {micros} µs");
+    }
+    // Cut after a number of polls, which needs no luck with the clock.
+    for polls in 0..4 {
+        let mut lease = pool.acquire().await.unwrap();
+        let mut begin = Box::pin(lease.begin());
+        for _ in 0..polls {
+            if futures_util::poll!(&mut begin).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(begin);
+        drop(lease);
+        assert!(outside_transaction(&pool).await, "cut after {polls} polls");
+    }
+}
+
+#[tokio::test]
+async fn pg_17_a_panic_in_the_holder_gives_the_place_back() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    for _ in 0..3 {
+        let holder = async {
+            let lease = pool.acquire().await.unwrap();
+            lease.batch_execute("BEGIN").await.unwrap();
+            panic!("on purpose");
+        };
+        assert!(AssertUnwindSafe(holder).catch_unwind().await.is_err());
+        assert!(outside_transaction(&pool).await);
+    }
+    assert!(pool.snapshot().holders.is_empty());
+}
+
+#[tokio::test]
+async fn copy_from_stdin_is_refused_and_harms_nobody() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let lease = pool.acquire().await.unwrap();
+    lease.batch_execute("CREATE TABLE loans (id int)").await.unwrap();
+    assert!(matches!(lease.batch_execute("COPY loans FROM STDIN").await.unwrap_err(), PgError::Copy));
+    drop(timeout(ms(200), lease.execute("COPY loans FROM STDIN", &[])).await);
+    drop(lease);
+    assert!(outside_transaction(&pool).await);
+}
+
+#[tokio::test]
+async fn a_lease_outlives_its_pool_handle() {
+    let server = testkit::postgres().await;
+    let lease = open(at(&server.url())).acquire().await.unwrap();
+    lease.query_one("SELECT 1", &[]).await.unwrap();
+    drop(lease);
+    testkit::until_async(secs(20), async || server.all_connections().await == 0).await;
+}

@@ -1,0 +1,167 @@
+//! Dead connections and dead servers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use pools_core::{
+    health::HealthState,
+    pool::Pool,
+    postgres::{PgConfig, PgError},
+};
+use testkit::Stop;
+use tokio::time::Instant;
+
+use crate::{at, backend_pid, exactly, ms, open, ready, secs, settled};
+
+#[tokio::test]
+async fn pg_08_a_killed_backend_is_found_by_the_check_and_the_caller_sees_no_error() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    for _ in 0..5 {
+        let pid = backend_pid(&pool).await;
+        server.admin_query(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await;
+        assert_ne!(backend_pid(&pool).await, pid);
+    }
+}
+
+#[tokio::test]
+async fn pg_09_after_a_restart_with_10_idle_20_requests_see_0_errors() {
+    let server = testkit::postgres().await;
+    let pool = open(at(&server.url()));
+    ready(&pool).await;
+    let leases = futures_util::future::join_all((0..10).map(|_| pool.acquire())).await;
+    assert!(leases.iter().all(Result::is_ok));
+    drop(leases);
+    settled(&pool).await;
+    assert_eq!(pool.stats().checked_in, 10);
+    server.stop(Stop::Fast).await;
+    server.start().await;
+    let requests = futures_util::future::join_all((0..20).map(|_| backend_pid(&pool))).await;
+    assert_eq!(requests.len(), 20);
+}
+
+/// The check is what finds it here: the connections hang without a sign from the network.
+#[tokio::test]
+async fn pg_09_one_failed_check_condemns_all_connections_opened_before() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { connect_timeout: secs(4), ..exactly(5, &server) });
+    ready(&pool).await;
+    drop(futures_util::future::join_all((0..5).map(|_| pool.acquire())).await);
+    settled(&pool).await;
+    server.freeze();
+    let error = pool.acquire().await.unwrap_err();
+    server.thaw();
+    assert!(matches!(error, PgError::Open { .. }), "{}", error.reason());
+    testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+    let leases = futures_util::future::join_all((0..5).map(|_| pool.acquire())).await;
+    assert!(leases.iter().all(Result::is_ok));
+    let snapshot = pool.snapshot();
+    let closed = |reason| snapshot.totals.closed.iter().find(|(name, _)| *name == reason).unwrap().1;
+    assert_eq!(closed("check_failed"), 1, "{:?}", snapshot.totals.closed);
+    assert!(closed("invalidated") >= 3, "{:?}", snapshot.totals.closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pg_10_a_restart_under_load_fails_only_what_was_in_flight_and_is_over_when_the_server_is_back() {
+    let server = testkit::postgres().await;
+    let pool = open(at(&server.url()));
+    let (stop, back) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let tasks: Vec<_> = (0..24)
+        .map(|_| {
+            let (pool, stop, back) = (pool.clone(), Arc::clone(&stop), Arc::clone(&back));
+            tokio::spawn(async move {
+                let mut late = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let was_back = back.load(Ordering::Relaxed);
+                    let started = Instant::now();
+                    match pool.acquire().await {
+                        Ok(lease) => drop(lease.query("SELECT pg_sleep(0.002)", &[]).await),
+                        Err(PgError::Open { .. }) => {
+                            assert!(started.elapsed() < secs(5), "hidden for {:?}", started.elapsed());
+                            late += u32::from(was_back);
+                            tokio::time::sleep(ms(5)).await;
+                        }
+                        Err(other) => panic!("{}", other.reason()),
+                    }
+                }
+                late
+            })
+        })
+        .collect();
+    tokio::time::sleep(ms(300)).await;
+    server.stop(Stop::Immediate).await;
+    testkit::until(secs(10), || pool.health().state == HealthState::Down).await;
+    tokio::time::sleep(ms(500)).await;
+    server.start().await;
+    tokio::time::sleep(secs(1)).await;
+    back.store(true, Ordering::Relaxed);
+    tokio::time::sleep(secs(1)).await;
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 0, "an acquire failed a second after the server was back");
+    }
+    assert_eq!(pool.health().state, HealthState::Up);
+}
+
+#[tokio::test]
+async fn pg_10_acquires_ride_out_an_outage_when_told_to() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { connect_retry_for: secs(30), ..at(&server.url()) });
+    backend_pid(&pool).await;
+    server.stop(Stop::Fast).await;
+    let waiting = tokio::spawn(pool.acquire());
+    tokio::time::sleep(ms(300)).await;
+    server.start().await;
+    drop(waiting.await.unwrap().expect("the server came back in time"));
+}
+
+#[tokio::test]
+async fn pg_11_a_frozen_server_costs_a_check_not_the_pool_and_recovers_when_it_goes_on() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { connect_timeout: secs(1), ..exactly(3, &server) });
+    ready(&pool).await;
+    drop(futures_util::future::join_all((0..3).map(|_| pool.acquire())).await);
+    settled(&pool).await;
+    server.freeze();
+    let started = Instant::now();
+    let errors = futures_util::future::join_all((0..6).map(|_| pool.acquire())).await;
+    assert!(errors.iter().all(|result| matches!(result, Err(PgError::Open { .. }))));
+    assert!(started.elapsed() < secs(15), "{:?}", started.elapsed());
+    settled(&pool).await;
+    assert_eq!(pool.stats().total_connections, 0, "hung connections were kept");
+    server.thaw();
+    let thawed = Instant::now();
+    testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+    assert!(thawed.elapsed() < secs(4), "{:?}", thawed.elapsed());
+    backend_pid(&pool).await;
+}
+
+#[tokio::test]
+async fn pg_12_a_connection_is_never_handed_out_past_its_age() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { recycle: secs(1), ..exactly(1, &server) });
+    let pid = backend_pid(&pool).await;
+    assert_eq!(backend_pid(&pool).await, pid, "recycled before its time");
+    tokio::time::sleep(ms(1_050)).await;
+    assert_ne!(backend_pid(&pool).await, pid);
+    let closed = pool.snapshot().totals.closed;
+    assert!(closed.contains(&("recycled", 1)), "{closed:?}");
+}
+
+#[tokio::test]
+async fn health_follows_the_server_without_traffic() {
+    let server = testkit::postgres().await;
+    let pool = open(at(&server.url()));
+    testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+    for how in [Stop::Fast, Stop::Immediate] {
+        server.stop(how).await;
+        testkit::until(secs(20), || pool.health().state == HealthState::Down).await;
+        assert_eq!(pool.stats().total_connections, 0, "dead connections are counted");
+        server.start().await;
+        let appeared = Instant::now();
+        testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+        assert!(appeared.elapsed() < secs(2), "noticed after {:?}", appeared.elapsed());
+    }
+}

@@ -1,0 +1,121 @@
+//! What the pool writes to the log.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use pools_core::{pool::Pool, postgres::PgConfig, telemetry};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::{at, exactly, open, secs};
+
+/// Everything logged on this thread while it lives: tests with it run on one thread.
+#[derive(Clone, Default)]
+pub(crate) struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl Logs {
+    pub(crate) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logs = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(logs.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        (logs, guard)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    pub(crate) fn line_with(&self, parts: &[&str]) -> bool {
+        self.text().lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+}
+
+impl io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Logs {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn pg_18_a_lease_held_too_long_is_reported_with_its_line_and_request_and_so_is_its_late_return() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { leak_after: secs(1), ..exactly(2, &server) });
+    let id = telemetry::RequestId::parse("request-18").unwrap();
+    let lease = telemetry::with_request_id(id, async { pool.acquire().await }).await.unwrap();
+    testkit::until(secs(20), || {
+        logs.line_with(&["lease held too long", "logs.rs:", "request-18", "postgres"])
+    })
+    .await;
+    drop(lease);
+    assert!(logs.line_with(&["late lease returned", "logs.rs:"]), "{}", logs.text());
+}
+
+#[tokio::test]
+async fn pg_27_server_notices_and_the_end_of_a_connection_reach_the_log_with_the_pools_name() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let lease = pool.acquire().await.unwrap();
+    lease.batch_execute("DO $$ BEGIN RAISE WARNING 'the vault is open'; END $$").await.unwrap();
+    testkit::until(secs(10), || logs.line_with(&["WARN", "the vault is open", "pool=\"postgres\""])).await;
+    server.kill_backends().await;
+    testkit::until(secs(10), || {
+        logs.line_with(&["connection ended", "terminating connection", "pool=\"postgres\""])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pg_28_a_password_never_appears_in_stats_logs_errors_or_debug() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let secret = "hunter2";
+    let url = format!("postgres://app:{secret}@127.0.0.1:{}/app", server.port());
+    let config = at(&url);
+    let shown = format!("{config:?}");
+    let pool = open(config);
+    let error = pool.acquire().await.unwrap_err();
+    assert!(error.reason().contains("password authentication failed"), "{}", error.reason());
+    let texts = [
+        shown,
+        format!("{pool:?} {error:?} {error} {}", error.reason()),
+        format!("{:?} {:?}", pool.health(), pool.snapshot()),
+        serde_json::to_string(&pool.stats()).unwrap(),
+        logs.text(),
+    ];
+    for text in texts {
+        assert!(!text.contains(secret), "{text}");
+    }
+    let fault = pools_core::postgres::PgPool::open(at("postgres://app:hunter2@h/app?sslmode=hunter2"));
+    assert!(!format!("{fault:?}").contains(secret));
+}
+
+#[tokio::test]
+async fn pg_29_a_server_with_less_room_than_the_pool_may_take_is_warned_about_with_the_arithmetic() {
+    let (logs, _guard) = Logs::capture();
+    let options = testkit::PostgresOptions { max_connections: 20, ..Default::default() };
+    let server = testkit::postgres_with(options).await;
+    let _pool = open(at(&server.url()));
+    let arithmetic = "10 + DB_MAX_OVERFLOW 20 = 30 connections, but the server has room for 17: \
+                      max_connections 20 - superuser_reserved_connections 3";
+    testkit::until(secs(20), || logs.line_with(&["WARN", arithmetic])).await;
+}

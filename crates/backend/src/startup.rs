@@ -129,7 +129,8 @@ fn announce_redis(redis: &RedisPool, jobs: &Tasks) {
         tokio::select! {
             outcome = first => match outcome {
                 Ok(()) => announce("✅", format_args!("Redis connection pool ready")),
-                Err(reason) => announce_warning("⚠️", format_args!("Running without Redis cache: {reason}")),
+                // The reason was logged by the pool.
+                Err(_) => announce_warning("⚠️", format_args!("Running without Redis cache")),
             },
             () = stopping => {}
         }

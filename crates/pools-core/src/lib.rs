@@ -37,3 +37,8 @@ pub mod postgres;
 pub mod redis;
 #[cfg(feature = "web")]
 pub mod web;
+
+/// Keeps the examples of the README compiling.
+#[cfg(all(doctest, feature = "http"))]
+#[doc = include_str!("../../../README.md")]
+pub struct ReadmeExamples;

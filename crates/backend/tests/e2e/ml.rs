@@ -42,7 +42,7 @@ async fn a_prediction_is_asked_of_the_real_ml_api() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_requests_open_at_most_fifty_sockets() {
     let upstream = testkit::upstream(|_| {
-        Reply::json(&json!({ "success": true, "prediction": {}, "model": "logistic_regression" }))
+        Reply::json(json!({ "success": true, "prediction": {}, "model": "logistic_regression" }).to_string())
             .delay(std::time::Duration::from_millis(30))
     })
     .await;

@@ -37,7 +37,7 @@ async fn with_every_server_absent_it_is_live_at_once_and_says_what_is_missing() 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_server_is_picked_up_when_it_appears() {
     let (redis, anvil) = (testkit::redis().await, testkit::anvil().await);
-    let ml = testkit::upstream(|_| Reply::json(&json!({ "status": "live" }))).await;
+    let ml = testkit::upstream(|_| Reply::json(json!({ "status": "live" }).to_string())).await;
     redis.stop().await;
     anvil.stop().await;
     ml.stop().await;
@@ -92,7 +92,7 @@ async fn a_hundred_requests_in_flight_are_answered_and_nothing_is_left() {
         let redis = testkit::redis().await;
         let anvil = testkit::anvil().await;
         let upstream = testkit::upstream(|request| {
-            let reply = Reply::json(&json!({ "success": true, "prediction": {}, "model": "m" }));
+            let reply = Reply::json(json!({ "success": true, "prediction": {}, "model": "m" }).to_string());
             let slow = request.method == "POST";
             reply.delay(Duration::from_millis(if slow { 1_000 } else { 0 }))
         })
@@ -134,7 +134,7 @@ async fn a_request_that_does_not_end_is_cut_and_the_exit_code_says_so() {
     let upstream =
         testkit::upstream(
             |request| {
-                if request.method == "POST" { Reply::never() } else { Reply::json(&json!({})) }
+                if request.method == "POST" { Reply::never() } else { Reply::json(json!({}).to_string()) }
             },
         )
         .await;

@@ -92,6 +92,8 @@ pub struct Options {
     pub in_flight: u32,
     /// Largest command on the shared connection, in bytes of its arguments: what follows waits behind it.
     pub command_bytes: usize,
+    /// A lease out for longer is reported, once: a leak, or work to be shortened.
+    pub leak_after: Duration,
 }
 
 impl Default for Options {
@@ -102,6 +104,7 @@ impl Default for Options {
             wait: Duration::from_secs(5),
             in_flight: 10_000,
             command_bytes: 32 << 20,
+            leak_after: Duration::from_secs(60),
         }
     }
 }
@@ -186,6 +189,7 @@ impl RedisPool {
             ping_interval: config.ping_interval,
             command_bytes: options.command_bytes,
         });
+        shared.lanes.holders.watch(&tasks, options.leak_after);
         tasks.spawn("redis supervisor", supervisor::run(Arc::clone(&shared)));
         Ok(Self { shared, _last: Arc::new(stop.drop_guard()) })
     }

@@ -2,11 +2,14 @@
 
 use std::convert::Infallible;
 
-use pools_core::cache::{Cache, CacheConfig, LOADS, LoadError, Policy, Source};
+use pools_core::{
+    cache::{Cache, CacheConfig, LOADS, LoadError, Policy, Source},
+    redis::RedisPool,
+};
 use testkit::until;
 use tokio::time::Instant;
 
-use crate::support::{BOUND, Upstream, cache, connected, key, ms, sample};
+use crate::support::{BOUND, Upstream, cache, config, connected, key, ms, sample};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_14_a_thousand_concurrent_misses_of_one_key_are_one_load() {
@@ -20,6 +23,21 @@ async fn redis_14_a_thousand_concurrent_misses_of_one_key_are_one_load() {
         })
         .collect();
     for caller in callers {
+        assert_eq!(caller.await.unwrap(), 1);
+    }
+    assert_eq!(upstream.loads(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_14_without_redis_as_well() {
+    let nowhere = format!("redis://127.0.0.1:{}", testkit::free_port());
+    let pool = RedisPool::open(config(&nowhere)).unwrap();
+    let (cache, policy, upstream) = (cache(&pool), Policy::new(BOUND), Upstream::default());
+    let callers = (0..1_000).map(|_| {
+        let (cache, load) = (cache.clone(), upstream.load(ms(100)));
+        tokio::spawn(async move { cache.get_or_load(&key("a"), &policy, load).await.unwrap().value })
+    });
+    for caller in callers.collect::<Vec<_>>() {
         assert_eq!(caller.await.unwrap(), 1);
     }
     assert_eq!(upstream.loads(), 1);

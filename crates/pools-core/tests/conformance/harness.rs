@@ -18,6 +18,9 @@ pub(crate) trait Harness: Sized + Send + Sync + 'static {
     /// Connections that the pool keeps beside its places, such as a shared lane.
     const BESIDE: u32 = 0;
 
+    /// Whether the pool's counters of opened and closed are connections of its own.
+    const CONNECTS: bool = true;
+
     /// A fresh server and a pool on it whose callers wait for a place for `wait` at most.
     fn start(wait: Duration) -> impl Future<Output = Self> + Send;
 

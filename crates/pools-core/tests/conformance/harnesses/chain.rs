@@ -18,6 +18,7 @@ pub(crate) struct Chain {
     provider: Provider,
     http: HttpPool,
     server: Upstream,
+    wait: Duration,
 }
 
 impl Harness for Chain {
@@ -27,6 +28,9 @@ impl Harness for Chain {
     const BESIDE: u32 = 1;
 
     const IDLE_FLOOR: u32 = 0;
+
+    /// The HTTP pool below has them.
+    const CONNECTS: bool = false;
 
     async fn start(wait: Duration) -> Self {
         let server = testkit::upstream(answer).await;
@@ -38,9 +42,9 @@ impl Harness for Chain {
             ..ChainConfig::default()
         };
         let pool = ChainPool::new(config, http.clone());
-        let provider = pool.provider().within(wait);
+        let provider = pool.provider();
         testkit::until(BOUND, || pool.is_up()).await;
-        Self { pool, provider, http, server }
+        Self { pool, provider, http, server, wait }
     }
 
     fn pool(&self) -> Arc<dyn Pool> {
@@ -50,7 +54,8 @@ impl Harness for Chain {
     async fn work(&self, hold: Duration) -> Result<(), ChainError> {
         // A number of its own keeps the call from sharing another's answer.
         let params = (hold.as_millis() as u64, fastrand::u64(..));
-        self.provider.request::<bool>("test_sleep", params).await.map(drop)
+        let provider = self.provider.within(self.wait + hold);
+        provider.request::<bool>("eth_call", params).await.map(drop)
     }
 
     fn is_wait_timeout(error: &ChainError) -> bool {

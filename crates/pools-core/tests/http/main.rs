@@ -11,3 +11,4 @@ mod reuse;
 mod stale;
 mod support;
 mod time;
+mod tls;

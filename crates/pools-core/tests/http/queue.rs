@@ -127,7 +127,10 @@ async fn http_27_ten_thousand_random_cancels_lose_no_place_and_no_waiter() {
             while !over.load(Ordering::SeqCst) {
                 let (in_use, idle, opening, _) = counts(&http);
                 assert!(in_use + idle + opening <= CAP, "{in_use} + {idle} + {opening}");
-                assert!(kernel_sockets(port) <= CAP as usize);
+                // The kernel's table is not read in one instant: with connections coming and going, one row too many
+                // may be a socket that closed while it was read. One that is still there the next times is not.
+                let over_cap = (0..5).all(|_| kernel_sockets(port) > CAP as usize);
+                assert!(!over_cap, "more sockets than places");
                 tokio::time::sleep(ms(1)).await;
             }
         })

@@ -74,10 +74,11 @@ async fn loan_statuses(url: &str, contract: &str) -> Vec<u64> {
          uint256 createdAt, uint256 fundedAt, uint256 dueDate, uint8 status, string ipfsDocumentHash, \
          uint256 riskScore, uint256 liquidationThreshold, uint256 totalRepaid, uint256 earlyRepaymentPenalty)",
     );
-    let loans = Arc::new(loans.unwrap());
-    let at = loans.outputs().position(|name| name == "status").unwrap();
-    let contract = parse_address(contract).unwrap();
+    let loans = Arc::new(loans.expect("a signature"));
+    let at = loans.outputs().position(|name| name == "status").expect("a status");
+    let contract = parse_address(contract).expect("an address");
     let call = |id: u64| Call::new(contract, &loans, vec![Token::Uint(U256::from(id))]);
     let loans = pool.provider().read_many((1..=15).map(call).collect(), Block::Latest).await;
-    loans.into_iter().map(|loan| loan.unwrap()[at].clone().into_uint().unwrap().as_u64()).collect()
+    let status = |loan: Vec<Token>| loan[at].clone().into_uint().expect("a number").as_u64();
+    loans.into_iter().map(|loan| status(loan.expect("a loan"))).collect()
 }

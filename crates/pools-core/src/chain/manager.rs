@@ -8,8 +8,9 @@ use url::Url;
 
 use super::{
     ChainConfig, ChainError, Provider,
+    driver::{Inner, Shared, drive},
     endpoint::Endpoint,
-    provider::{Handle, Inner, Shared, drive},
+    provider::Handle,
     state::{SLOTS, State, Tuning},
     stats::{ChainStats, Counts},
     transport::Transport,

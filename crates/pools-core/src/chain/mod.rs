@@ -8,7 +8,7 @@
 //!      └── sender(key) ──► Sender (owner of the nonces) ── sign, send, receipt ──► Provider
 //! ```
 //!
-//! **Batching.** A call goes at once when nothing is out to its endpoint; else it gathers with others until a POST comes
+//! **Batching.** A call goes at once when nothing is out to its endpoint; else it gathers with others until everything is
 //! back, a batch is full, or `RPC_BATCH_STALL_MS` is over. At most four POSTs are out per endpoint. An endpoint that
 //! refuses a batch gets halves, and what it accepts is remembered.
 //!
@@ -27,17 +27,22 @@
 //! **Not here**: subscriptions, head lag, reorgs, caching of answers.
 
 mod codec;
+mod driver;
 mod endpoint;
 mod entry;
 mod error;
 mod manager;
 mod provider;
+mod receipt;
 mod reply;
 mod sender;
 mod signer;
 mod state;
 mod stats;
 mod transport;
+
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -62,11 +67,12 @@ pub use codec::{
 };
 pub use error::ChainError;
 pub use provider::{Block, Header, Provider};
-pub use sender::{PendingTx, Receipt, Sender, Transaction};
+pub use receipt::{PendingTx, Receipt};
+pub use sender::{Sender, Transaction};
 pub use stats::ChainStats;
 
+use driver::Shared;
 use manager::Providers;
-use provider::Shared;
 use sender::Senders;
 
 /// See the [module](self). Clones are the same pool.

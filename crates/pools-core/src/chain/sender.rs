@@ -20,15 +20,15 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    codec::{Address, Hash, U256, quantity, to_hex},
+    codec::{Address, Hash, U256, to_hex},
     error::ChainError,
     provider::Provider,
+    receipt::PendingTx,
     signer::{Fees, Signed, Signer, Unsigned},
 };
 use crate::{redact::SecretString, resilience::Backoff, tasks::Tasks};
@@ -41,12 +41,6 @@ const GAP: Duration = Duration::from_millis(100);
 const TIP: u64 = 1_000_000_000;
 /// Gas of a plain payment.
 const PAYMENT: u64 = 21_000;
-/// Receipts are looked for on a common beat, so that all waiters share a POST: this in the first second, then `SLOW_BEAT`.
-const BEAT: Duration = Duration::from_millis(50);
-const SLOW_BEAT: Duration = Duration::from_millis(250);
-/// A receipt is asked for without a new block too, for nodes that show it later than the block.
-const LATE_RECEIPT: Duration = Duration::from_secs(2);
-
 /// What is to be sent.
 #[derive(Clone, Debug)]
 pub struct Transaction {
@@ -58,19 +52,6 @@ pub struct Transaction {
     pub data: Bytes,
     /// Most gas; `None` lets the node estimate, and adds a quarter.
     pub gas: Option<u64>,
-}
-
-/// What became of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The transaction.
-    pub hash: Hash,
-    /// Whether it did what it was to do; if not, it only cost gas.
-    pub success: bool,
-    /// The block that holds it.
-    pub block: u64,
-    /// Gas used.
-    pub gas_used: u64,
 }
 
 /// The owners of a pool.
@@ -112,9 +93,9 @@ struct Nonces {
     last: Option<Hash>,
 }
 
-struct Owner {
+pub(super) struct Owner {
     signer: Signer,
-    provider: Provider,
+    pub(super) provider: Provider,
     tasks: Tasks,
     stop: CancellationToken,
     // Held across the look at the chain that sets the first nonce: everybody needs its outcome.
@@ -128,23 +109,6 @@ pub struct Sender(Arc<Owner>);
 impl std::fmt::Debug for Sender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sender").field("address", &self.address()).finish_non_exhaustive()
-    }
-}
-
-/// A transaction that the node has accepted.
-#[derive(Clone)]
-pub struct PendingTx {
-    hash: Hash,
-    nonce: u64,
-    owner: Arc<Owner>,
-}
-
-impl std::fmt::Debug for PendingTx {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PendingTx")
-            .field("hash", &self.hash)
-            .field("nonce", &self.nonce)
-            .finish_non_exhaustive()
     }
 }
 
@@ -364,10 +328,9 @@ impl Owner {
                 }
             }
             let next = Instant::now() + pauses.fail();
-            if next >= deadline || self.stop.is_cancelled() {
+            if next >= deadline || self.stop.run_until_cancelled(sleep_until(next)).await.is_none() {
                 return Fate::InDoubt;
             }
-            sleep_until(next).await;
         }
     }
 
@@ -381,13 +344,14 @@ impl Owner {
                 Fate::NonceUsed(error) | Fate::Rejected(error) => {
                     return tracing::warn!(hash = ?signed.hash, %error, "transaction in doubt is lost");
                 }
-                Fate::InDoubt => sleep(Duration::from_secs(1)).await,
+                Fate::InDoubt => {}
             }
+            self.stop.run_until_cancelled(sleep(Duration::from_secs(1))).await;
         }
         tracing::warn!(hash = ?signed.hash, "closed before the transaction in doubt was resolved");
     }
 
-    async fn count(&self, block: &str) -> Result<u64, ChainError> {
+    pub(super) async fn count(&self, block: &str) -> Result<u64, ChainError> {
         let count: U256 =
             self.provider.request("eth_getTransactionCount", (self.signer.address(), block)).await?;
         u64::try_from(count).map_err(|cause| ChainError::decode("eth_getTransactionCount", cause))
@@ -419,93 +383,10 @@ fn verdict(error: ChainError) -> Option<Fate> {
         | ChainError::WrongChain { .. }
         | ChainError::QueueFull { .. }
         | ChainError::BadUrl { .. }
+        // Not even queued; what is cut while it is out gets another error.
+        | ChainError::Closed
         | ChainError::Status { status: 400..=499, .. }
         | ChainError::NotReachable { sent: false, .. } => Some(Fate::Rejected(error)),
         _ => None,
     }
-}
-
-impl PendingTx {
-    /// Its hash.
-    pub fn hash(&self) -> Hash {
-        self.hash
-    }
-
-    /// Its nonce.
-    pub fn nonce(&self) -> u64 {
-        self.nonce
-    }
-
-    /// Waits until it is mined. Look at [`Receipt::success`]: mined does not mean done.
-    ///
-    /// # Errors
-    /// [`ChainError::Deadline`] when it is not mined by then (it may be later), [`ChainError::Replaced`]; a node that is
-    /// away for a while is waited for.
-    pub async fn receipt(&self, deadline: Instant) -> Result<Receipt, ChainError> {
-        let started = Instant::now();
-        let mut watch = Watch { head: None, asked: started };
-        loop {
-            match timeout_at(deadline, self.look(&mut watch)).await {
-                Ok(Ok(Some(receipt))) => return Ok(receipt),
-                Ok(Err(error)) if !error.is_unavailable() || matches!(error, ChainError::Closed) => {
-                    return Err(error);
-                }
-                Ok(_) => {}
-                Err(_) => break,
-            }
-            let beat = if started.elapsed() < Duration::from_secs(1) { BEAT } else { SLOW_BEAT };
-            let next = self.owner.provider.next_beat(beat);
-            if next >= deadline {
-                sleep_until(deadline).await;
-                break;
-            }
-            sleep_until(next).await;
-        }
-        let waited = started.elapsed();
-        Err(ChainError::Deadline { method: "eth_getTransactionReceipt".into(), waited })
-    }
-
-    async fn look(&self, watch: &mut Watch) -> Result<Option<Receipt>, ChainError> {
-        // All waiters share this one read; only a new block makes them ask for their own receipt.
-        let head = self.owner.provider.block_number().await?;
-        if watch.head == Some(head) && watch.asked.elapsed() < LATE_RECEIPT {
-            return Ok(None);
-        }
-        (watch.head, watch.asked) = (Some(head), Instant::now());
-        if let Some(receipt) = self.ask().await? {
-            return Ok(Some(receipt));
-        }
-        if self.owner.count("latest").await? <= self.nonce {
-            return Ok(None);
-        }
-        // Its nonce is used: by itself, in the meantime, or by another.
-        let (hash, nonce) = (self.hash, self.nonce);
-        self.ask().await?.map_or(Err(ChainError::Replaced { hash, nonce }), |receipt| Ok(Some(receipt)))
-    }
-
-    async fn ask(&self) -> Result<Option<Receipt>, ChainError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Raw {
-            #[serde(deserialize_with = "quantity")]
-            block_number: u64,
-            #[serde(deserialize_with = "quantity")]
-            gas_used: u64,
-            // Absent before Byzantium, when a mined transaction could not be told from a failed one.
-            status: Option<U256>,
-        }
-        let raw: Option<Raw> = self.owner.provider.request("eth_getTransactionReceipt", [self.hash]).await?;
-        Ok(raw.map(|raw| Receipt {
-            hash: self.hash,
-            success: raw.status.is_none_or(|status| !status.is_zero()),
-            block: raw.block_number,
-            gas_used: raw.gas_used,
-        }))
-    }
-}
-
-/// What a receipt's waiter saw last.
-struct Watch {
-    head: Option<u64>,
-    asked: Instant,
 }

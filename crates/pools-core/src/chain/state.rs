@@ -1,7 +1,7 @@
 //! The batcher of one provider: which calls go into which POST to which endpoint, and what its answer means.
 //!
 //! ```text
-//!  submit ─► fresh ──nothing out, batch full, stall over, or a POST came back──► POST ──reply──► answered
+//!  submit ─► fresh ───nothing out, or batch full, or stall over───► POST ──reply──► answered
 //!                                                      ▲                          │
 //!                      again ──────────────────────────┘◄─ halved · elsewhere ────┤ refused · failed · missing
 //!                        ▲                                                        │
@@ -15,6 +15,7 @@
 //! changed (a write or a receipt came back since): a caller must see what its own transaction did.
 
 mod outcome;
+mod step;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,68 +35,13 @@ use super::{
 };
 
 pub(super) use outcome::{Outcome, ProbeOutcome};
+use step::Group;
+pub(super) use step::{NewCall, Post, Step, Tuning};
 
 /// POSTs out to one endpoint at once; 100 calls × 4 was the best point measured on anvil.
 pub(super) const SLOTS: usize = 4;
 /// Calls that may queue. A scan of 10,000 loans fits several times.
 pub(super) const MAX_QUEUE: usize = 65_536;
-
-/// What the configuration says.
-#[derive(Clone, Debug)]
-pub(super) struct Tuning {
-    pub(super) max_calls: usize,
-    pub(super) stall: Duration,
-    pub(super) idle_probe: Duration,
-    pub(super) fixed_network: bool,
-}
-
-/// A call to be queued.
-#[derive(Debug)]
-pub(super) struct NewCall {
-    pub(super) text: Arc<str>,
-    pub(super) kind: Kind,
-    pub(super) deadline: Instant,
-    pub(super) attempt: Duration,
-}
-
-/// A POST to be sent.
-#[derive(Debug)]
-pub(super) struct Post {
-    pub(super) endpoint: usize,
-    pub(super) body: Vec<u8>,
-    pub(super) first_id: u64,
-    pub(super) sent: Instant,
-    pub(super) deadline: Instant,
-    pub(super) reads_only: bool,
-    pub(super) slots: Vec<usize>,
-    /// How long the call that waited longest had to.
-    pub(super) waited: Duration,
-    tried: u64,
-}
-
-/// What is to be done now.
-#[derive(Debug, Default)]
-pub(super) struct Step {
-    pub(super) posts: Vec<Post>,
-    /// Endpoints to send an `eth_chainId` to.
-    pub(super) probes: Vec<usize>,
-    pub(super) answers: Vec<(Vec<oneshot::Sender<Answer>>, Answer)>,
-    /// Step again then, if nothing happens before.
-    pub(super) wake: Option<Instant>,
-}
-
-impl Step {
-    fn wake_at(&mut self, at: Instant) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-}
-
-/// Calls that go together, with the endpoints (as bits) that have failed them.
-#[derive(Debug)]
-struct Group {
-    slots: Vec<usize>,
-    tried: u64,
-}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -184,8 +130,8 @@ impl State {
         Ok((answer, queued == 1 || queued.is_multiple_of(self.tuning.max_calls) || self.held_back))
     }
 
-    /// What is to be done now. `came_back`: a POST has just ended, so its place may take a batch that is not full.
-    pub(super) fn step(&mut self, now: Instant, came_back: bool) -> Step {
+    /// What is to be done now.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
         let mut step = Step::default();
         self.settle(now);
         for (index, endpoint) in self.endpoints.iter_mut().enumerate() {
@@ -195,7 +141,7 @@ impl State {
             }
         }
         self.send_again(now, &mut step);
-        self.send_fresh(now, came_back, &mut step);
+        self.send_fresh(now, &mut step);
         step
     }
 
@@ -211,7 +157,14 @@ impl State {
         let cut = self.entries.iter_mut().filter_map(|(_, entry)| entry.is_wanted().then(|| describe(entry)));
         let cut = cut.collect();
         let slots: Vec<_> = self.entries.iter().map(|(slot, _)| slot).collect();
-        slots.into_iter().for_each(|slot| self.answer(slot, Err(ChainError::Closed), step));
+        for slot in slots {
+            let entry = &self.entries[slot];
+            let in_doubt = entry.kind == Kind::Write && entry.attempts > 0;
+            let what = "closed before the answer came";
+            let error =
+                if in_doubt { ChainError::BadReply { url: "".into(), what } } else { ChainError::Closed };
+            self.answer(slot, Err(error), step);
+        }
         self.fresh.clear();
         self.again.clear();
         self.later.clear();
@@ -320,7 +273,7 @@ impl State {
         self.again.retain(|group| !group.slots.is_empty());
     }
 
-    fn send_fresh(&mut self, now: Instant, mut came_back: bool, step: &mut Step) {
+    fn send_fresh(&mut self, now: Instant, step: &mut Step) {
         self.held_back = false;
         while let Some(oldest) = self.fresh.front() {
             let oldest = self.entries[*oldest].queued;
@@ -332,11 +285,10 @@ impl State {
                     }
                     let full = self.fresh.len() >= endpoint.limit.next(now).0;
                     let stalled = now >= oldest + self.tuning.stall;
-                    if !(full || stalled || endpoint.in_flight == 0 || came_back) {
+                    if !(full || stalled || endpoint.in_flight == 0) {
                         step.wake_at(oldest + self.tuning.stall);
                         return;
                     }
-                    came_back &= full;
                     let mut fresh = std::mem::take(&mut self.fresh);
                     self.post(index, &mut fresh, 0, now, step);
                     self.fresh = fresh;

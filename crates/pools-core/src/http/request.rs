@@ -145,8 +145,8 @@ impl RequestBuilder {
     /// # Cancel safety
     /// Dropped while waiting, the caller leaves the queue. Dropped after the request was sent, its connection is
     /// closed and its place is free.
-    pub async fn send(mut self) -> Result<Response, HttpError> {
-        let target = std::mem::replace(&mut self.target, Err(HttpError::Closed { host: "".into() }))?;
+    pub async fn send(self) -> Result<Response, HttpError> {
+        let target = self.target.clone()?;
         let may_repeat = self.retry && self.may_repeat();
         let patience = Instant::now() + self.pool.0.config.timeout;
         let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));

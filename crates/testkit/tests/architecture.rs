@@ -86,7 +86,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// Lines of product code: no comments, and nothing from the first `#[cfg(test)]` on.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate().take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"));
+    let lines =
+        text.lines().enumerate().take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"));
     lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 

@@ -1,5 +1,9 @@
 //! The backend as its users meet it: the real program between real servers.
-#![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests own their tasks, and a panic is a failure"
+)]
 
 mod config_doc;
 mod health_check;

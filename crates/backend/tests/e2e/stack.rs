@@ -10,51 +10,51 @@ use serde_json::Value;
 use testkit::{AnvilOptions, Service, devchain::Deployment};
 
 /// Hang guard of every wait.
-pub const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 /// The admin token of every backend under test.
-pub const ADMIN: &str = "test-admin-token";
+pub(crate) const ADMIN: &str = "test-admin-token";
 
 /// The published key of anvil's account 9, which the development chain funds.
-pub const LIQUIDATOR_KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
+pub(crate) const LIQUIDATOR_KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
 
 /// One answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Header lookup.
-    pub headers: http::HeaderMap,
+    pub(crate) headers: http::HeaderMap,
     /// Body as JSON; null when it is none.
-    pub body: Value,
+    pub(crate) body: Value,
     /// Body as text.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// A running backend.
 #[derive(Debug)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// The process.
-    pub process: Service,
+    pub(crate) process: Service,
     /// Where it listens.
-    pub port: u16,
+    pub(crate) port: u16,
     http: HttpPool,
 }
 
 /// A port on which nothing listens, as a URL.
-pub fn nowhere(scheme: &str) -> String {
+pub(crate) fn nowhere(scheme: &str) -> String {
     format!("{scheme}://127.0.0.1:{}", testkit::free_port())
 }
 
 /// A program of this workspace, built beside the backend.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_backend")).with_file_name(name)
 }
 
 impl Backend {
     /// Starts it with these variables beside `PORT`, `ADMIN_TOKEN` and whatever is missing of the three servers,
     /// which then point nowhere. Returns once it is ready.
-    pub async fn start(variables: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let backend = Self::launch(variables);
         testkit::until_async(BOUND, async || {
             backend.get("/health/ready").await.is_some_and(|a| a.status == 200)
@@ -64,7 +64,7 @@ impl Backend {
     }
 
     /// Starts it and returns at once.
-    pub fn launch(variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn launch(variables: &[(&str, &str)]) -> Self {
         let port = testkit::free_port();
         let (port_text, redis, rpc, ml) =
             (port.to_string(), nowhere("redis"), nowhere("http"), nowhere("http"));
@@ -83,12 +83,12 @@ impl Backend {
     }
 
     /// A request to be completed and sent.
-    pub fn request(&self, method: http::Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: http::Method, path: &str) -> RequestBuilder {
         self.http.request(method, &format!("http://127.0.0.1:{}{path}", self.port)).no_retry()
     }
 
     /// Sends a request and reads its answer; `None` when there was none.
-    pub async fn send(&self, request: RequestBuilder) -> Option<Answer> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Option<Answer> {
         let response = request.send().await.ok()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = String::from_utf8(response.bytes(64 << 20).await.ok()?.to_vec()).ok()?;
@@ -96,30 +96,30 @@ impl Backend {
     }
 
     /// `GET path`.
-    pub async fn get(&self, path: &str) -> Option<Answer> {
+    pub(crate) async fn get(&self, path: &str) -> Option<Answer> {
         self.send(self.request(http::Method::GET, path)).await
     }
 
     /// `GET path`, which must be answered.
-    pub async fn must_get(&self, path: &str) -> Answer {
+    pub(crate) async fn must_get(&self, path: &str) -> Answer {
         self.get(path).await.unwrap_or_else(|| panic!("GET {path} got no answer"))
     }
 
     /// `POST path` with a JSON body, which must be answered.
-    pub async fn must_post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn must_post(&self, path: &str, body: &Value) -> Answer {
         let request = self.request(http::Method::POST, path).json(body);
         self.send(request).await.unwrap_or_else(|| panic!("POST {path} got no answer"))
     }
 
     /// `POST path` with the admin token.
-    pub async fn must_command(&self, path: &str) -> Answer {
+    pub(crate) async fn must_command(&self, path: &str) -> Answer {
         let request = self.request(http::Method::POST, path);
         let request = request.header("authorization", &format!("Bearer {ADMIN}"));
         self.send(request).await.unwrap_or_else(|| panic!("POST {path} got no answer"))
     }
 
     /// The state of one of the services in `/health`.
-    pub async fn health_of(&self, service: &str) -> String {
+    pub(crate) async fn health_of(&self, service: &str) -> String {
         let answer = self.must_get("/health").await;
         assert_eq!(answer.status, 200);
         answer.body["services"][service].as_str().unwrap_or_default().to_owned()
@@ -127,7 +127,7 @@ impl Backend {
 }
 
 /// A development chain whose clock ends at the present.
-pub async fn seeded_chain() -> (testkit::Anvil, Deployment) {
+pub(crate) async fn seeded_chain() -> (testkit::Anvil, Deployment) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let anvil =
         testkit::anvil_with(AnvilOptions { timestamp: Some(now - 7_200), ..AnvilOptions::default() }).await;

@@ -1,5 +1,9 @@
 //! One suite for all four pools: one file per promise, run through one [`Harness`](harness::Harness) per pool.
-#![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests own their tasks, and a panic is a failure"
+)]
 
 mod broken;
 mod cancel;

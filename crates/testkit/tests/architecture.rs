@@ -38,7 +38,7 @@ const RULES: &[Rule] = &[
         reason: "state machines are synchronous: no clock, no I/O",
     },
     Rule {
-        covers: |path| path.ends_with("/model.rs"),
+        covers: |path| !path.contains("/pools-core/") && path.ends_with("/model.rs"),
         forbids: &["tokio", "Pool", "actix"],
         reason: "a model is pure",
     },

@@ -1,11 +1,11 @@
 //! The batcher of one provider: which calls go into which POST to which endpoint, and what its answer means.
 //!
 //! ```text
-//!  submit ─► fresh ───nothing out, or batch full, or stall over───► POST ──reply──► answered
-//!                                                      ▲                          │
-//!                      again ──────────────────────────┘◄─ halved · elsewhere ────┤ refused · failed · missing
-//!                        ▲                                                        │
-//!                      later ◄── told to slow down ───────────────────────────────┘
+//!  submit ─► fresh ──nothing out, batch full, or stall over──► POST ──reply──► answered
+//!                                          ▲                    │
+//!                      again ──────────────┘◄ halved, elsewhere ┤ refused, failed, missing
+//!                        ▲                                      │
+//!                      later ◄── told to slow down ─────────────┘
 //! ```
 //!
 //! At most [`SLOTS`] POSTs are out to an endpoint, [`MAX_QUEUE`] calls queue. **No clock, no I/O**: time comes in as an

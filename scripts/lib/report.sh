@@ -2,7 +2,7 @@
 # What runs where, and what to try.
 
 # row WHAT WHERE HOW
-row() { printf '    %-10s %-32s %s\n' "$1" "$2" "$3"; }
+row() { printf '    %-12s %-44s %s\n' "$1" "$2" "$3"; }
 
 # own_row NAME URL
 own_row() { row "$1" "$2" "pid $(pid_of "$1"), log $(shown_path "$LOG_DIR/$1.log")"; }
@@ -18,7 +18,7 @@ server_row() {
 
 print_report() {
     local backend=http://localhost:$BACKEND_PORT ml=http://localhost:$ML_API_PORT
-    printf '\n%s    %-10s %-32s %s%s\n' "$BOLD" what where how "$PLAIN"
+    printf '\n%s    %-12s %-44s %s%s\n' "$BOLD" what where how "$PLAIN"
     own_row backend "$backend"
     row '' '' "$(parts_of backend "$BACKEND_PORT")"
     own_row ml-api "$ml"

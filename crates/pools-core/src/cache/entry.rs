@@ -106,6 +106,11 @@ impl Entry {
         self.value.is::<T>()
     }
 
+    /// Whether the other is the same value, read once more.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.stamp == other.stamp && (*self.value).type_id() == (*other.value).type_id()
+    }
+
     pub(crate) fn weight(&self, key: &str) -> u32 {
         u32::try_from(self.encoded + key.len() + OVERHEAD).unwrap_or(u32::MAX)
     }

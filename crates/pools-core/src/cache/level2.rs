@@ -20,6 +20,8 @@ const UNLOCK: &str =
 pub(crate) enum Found {
     Entry(Entry),
     Nothing,
+    /// Garbage, another version or another type: a miss.
+    Undecodable,
     /// It could not be asked: go on without it for this load.
     Unknown,
 }
@@ -54,10 +56,7 @@ impl Level2 {
                     entry.confirm(generation);
                     Found::Entry(entry)
                 }
-                None => {
-                    counts.trouble(Trouble::Undecodable);
-                    Found::Nothing
-                }
+                None => Found::Undecodable,
             },
             Err(error) => {
                 counts.failed(&error, Trouble::Read);

@@ -117,7 +117,7 @@ impl Cache {
             }
             older = Some(entry);
         }
-        let mut usable = match self.0.level2.get::<T>(key, counts).await {
+        let usable = match self.0.level2.get::<T>(key, counts).await {
             Found::Entry(entry) => match self.take_over(key, entry).await {
                 (entry, Age::Fresh) => return Some(Ok((entry, Source::Redis))),
                 (entry, Age::Stale) if mode == Mode::Wanted => {
@@ -135,6 +135,11 @@ impl Cache {
                 }
                 true
             }
+            // Counted once for a request, though the loop below may read it again.
+            Found::Undecodable => {
+                counts.trouble(Trouble::Undecodable);
+                true
+            }
             Found::Unknown => {
                 if let Some(entry) = older.as_ref().filter(|entry| entry.stamp.age(now()) == Age::Fresh) {
                     return Some(Ok((Arc::clone(entry), Source::Level1)));
@@ -147,20 +152,19 @@ impl Cache {
         while usable && lock.is_none() {
             match self.0.level2.lock(key, self.0.config.lock_ttl, counts).await {
                 Turn::Ours(ours) => lock = Some(ours),
-                Turn::Unknown => usable = false,
+                Turn::Unknown => break,
                 Turn::Theirs if mode == Mode::Refresh => return None,
                 Turn::Theirs if Instant::now() >= give_up => {
                     counts.trouble(Trouble::LockWait);
                     break;
                 }
-                Turn::Theirs => {
-                    sleep(LOOK_AGAIN).await;
-                    if let Found::Entry(entry) = self.0.level2.get::<T>(key, counts).await
-                        && let (entry, Age::Fresh) = self.take_over(key, entry).await
-                    {
-                        return Some(Ok((entry, Source::Redis)));
-                    }
-                }
+                Turn::Theirs => sleep(LOOK_AGAIN).await,
+            }
+            // Also with the lock: between our look and our lock another may have stored its value and unlocked.
+            if let Found::Entry(entry) = self.0.level2.get::<T>(key, counts).await
+                && let (entry, Age::Fresh) = self.take_over(key, entry).await
+            {
+                return Some(Ok((entry, Source::Redis)));
             }
         }
         Some(self.load(key, policy, older, load, lock, counts).await)
@@ -232,9 +236,17 @@ impl Cache {
         entry
     }
 
-    /// Puts what Redis had into level 1.
+    /// Puts what Redis had into level 1. What is there already stays, with what it knows: a stale value whose
+    /// refresh failed just now must not forget that by being read again.
     async fn take_over(&self, key: &CacheKey, entry: Entry) -> (Arc<Entry>, Age) {
-        let (age, entry) = (entry.stamp.age(now()), Arc::new(entry));
+        let age = entry.stamp.age(now());
+        if let Some(present) = self.0.level1.get(key.as_str()).await
+            && present.is_same(&entry)
+        {
+            present.confirm(entry.seen_by());
+            return (present, age);
+        }
+        let entry = Arc::new(entry);
         if age != Age::Gone {
             self.0.level1.insert(key.shared(), Arc::clone(&entry)).await;
         }

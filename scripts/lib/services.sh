@@ -53,13 +53,12 @@ remember_environments() {
 
 # start_service NAME PORT VARIABLE…: leaves one alone that runs with this program and these settings.
 start_service() {
-    local name=$1 port=$2 program=$TARGET/$1 pid
+    local name=$1 port=$2 program=$TARGET/$1 pid why
     SPAWN_ENV=("${@:3}")
     if pid=$(pid_of "$name"); then
-        if [ "/proc/$pid/exe" -ef "$program" ] && [ -z "$CHAIN_IS_NEW" ] && settings_are_those_of "$pid" "$program"; then
-            return 0
-        fi
-        step "$name on port $port, again: $(why_again "$pid" "$program")"
+        why=$(why_again "$name" "$pid" "$program")
+        [ -n "$why" ] || return 0
+        step "$name on port $port, again: $why"
         stop_service "$name" || true
         claim_port "$name" "$port"
     else
@@ -68,13 +67,14 @@ start_service() {
     spawn_kept "$name" "$program"
 }
 
+# why_again NAME PID PROGRAM: why a service that runs has to be started anew; nothing when it has not.
 why_again() {
-    if [ -n "$CHAIN_IS_NEW" ]; then
+    if [ "$1" = backend ] && [ -n "$CHAIN_IS_NEW" ]; then
         printf 'its chain is a new one'
-    elif [ "/proc/$1/exe" -ef "$2" ]; then
-        printf 'its settings changed'
-    else
+    elif ! [ "/proc/$2/exe" -ef "$3" ]; then
         printf 'it was built anew'
+    elif ! settings_are_those_of "$2" "$3"; then
+        printf 'its settings changed'
     fi
 }
 

@@ -1,5 +1,7 @@
 //! The invariants of `docs/ARCHITECTURE.md` that can be read off the sources.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failure")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

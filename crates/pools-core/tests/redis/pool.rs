@@ -48,15 +48,21 @@ async fn redis_08_a_thousand_cancelled_calls_then_a_thousand_right_answers() {
     }
     for number in 0..1_000_u32 {
         let command = get(&format!("key{}", 999 - number));
-        let call = pool.run::<u32>(&command);
-        // Cut at any point between before the send and after the answer.
-        let _cut = timeout(Duration::from_micros(u64::from(number % 200)), call).await;
+        let mut call = Box::pin(pool.run::<u32>(&command));
+        // Cut before it is written, after that, or somewhere on the way back; some are answered first.
+        for _ in 0..=number % 8 {
+            if futures_util::poll!(&mut call).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
     }
     for number in 0..1_000 {
         assert_eq!(pool.run::<u32>(&get(&format!("key{number}"))).await.unwrap(), number);
     }
     let samples = pool.snapshot().samples;
-    assert!(sample(&samples, pools_core::redis::COMMANDS, "cancelled") > 0.0, "nothing was cancelled");
+    let cancelled = sample(&samples, pools_core::redis::COMMANDS, "cancelled");
+    assert!(cancelled >= 500.0, "only {cancelled} of 1,000 were cancelled");
     assert_eq!(pool.stats().commands_in_flight, 0);
 }
 

@@ -243,6 +243,8 @@ impl BlackHole {
 pub async fn black_hole() -> BlackHole {
     let port = Port::reserve();
     let socket = TcpSocket::new_v4().expect("the system has no socket left");
+    // Connections of the port's former owner may linger in TIME_WAIT.
+    socket.set_reuseaddr(true).expect("the system lets a port be used again");
     socket.bind(port.addr()).expect("BUG: the port is reserved");
     let listener = socket.listen(0).expect("BUG: the port is reserved");
     let addr = port.addr();

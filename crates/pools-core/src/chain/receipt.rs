@@ -18,7 +18,8 @@ use super::{
 const BEAT: Duration = Duration::from_millis(50);
 /// The beat after that.
 const SLOW_BEAT: Duration = Duration::from_millis(250);
-/// A receipt is asked for without a new block too, for nodes that show it later than the block.
+/// A receipt is asked for without a new block too, for nodes that show it later than the block; and a transaction counts
+/// as replaced only when its receipt was missing for so long after its nonce was used.
 const LATE_RECEIPT: Duration = Duration::from_secs(2);
 
 /// What became of a transaction.
@@ -69,7 +70,7 @@ impl PendingTx {
     /// away for a while is waited for.
     pub async fn receipt(&self, deadline: Instant) -> Result<Receipt, ChainError> {
         let started = Instant::now();
-        let mut watch = Watch { head: None, asked: started };
+        let mut watch = Watch { head: None, asked: started, gone_since: None };
         loop {
             match timeout_at(deadline, self.look(&mut watch)).await {
                 Ok(Ok(Some(receipt))) => return Ok(receipt),
@@ -94,7 +95,8 @@ impl PendingTx {
     async fn look(&self, watch: &mut Watch) -> Result<Option<Receipt>, ChainError> {
         // All waiters share this one read; only a new block makes them ask for their own receipt.
         let head = self.owner.provider.block_number().await?;
-        if watch.head == Some(head) && watch.asked.elapsed() < LATE_RECEIPT {
+        let pause = if watch.gone_since.is_some() { SLOW_BEAT } else { LATE_RECEIPT };
+        if watch.head == Some(head) && watch.asked.elapsed() < pause {
             return Ok(None);
         }
         (watch.head, watch.asked) = (Some(head), Instant::now());
@@ -104,9 +106,13 @@ impl PendingTx {
         if self.owner.count("latest").await? <= self.nonce {
             return Ok(None);
         }
-        // Its nonce is used: by itself, in the meantime, or by another.
+        // Its nonce is used: by another, or by itself on a node that shows the receipt later than the count.
+        let gone_since = *watch.gone_since.get_or_insert_with(Instant::now);
+        if gone_since.elapsed() < LATE_RECEIPT {
+            return Ok(None);
+        }
         let (hash, nonce) = (self.hash, self.nonce);
-        self.ask().await?.map_or(Err(ChainError::Replaced { hash, nonce }), |receipt| Ok(Some(receipt)))
+        Err(ChainError::Replaced { hash, nonce })
     }
 
     async fn ask(&self) -> Result<Option<Receipt>, ChainError> {
@@ -132,6 +138,8 @@ impl PendingTx {
 
 /// What a receipt's waiter saw last.
 struct Watch {
+    /// Since when its nonce was used without a receipt.
+    gone_since: Option<Instant>,
     head: Option<u64>,
     asked: Instant,
 }

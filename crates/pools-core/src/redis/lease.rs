@@ -13,7 +13,15 @@
 //! [`acquire`](super::RedisPool::acquire) may be dropped at any point. A command dropped half-way leaves its
 //! lease unfinished: the connection is closed, not reused, since the server may still be busy with it.
 
-use std::{convert::Infallible, panic::Location, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    panic::Location,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{Cmd, FromRedisValue, Pipeline, PushInfo, Value};
 use tokio::time::{Instant, timeout};
@@ -21,7 +29,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     Shared,
     error::RedisError,
-    manager::{Gauge, Link},
+    manager::{Census, Link},
 };
 use crate::{
     admission::{Admission, Permit, Refused},
@@ -71,9 +79,8 @@ pub(crate) struct Lanes {
     gate: Admission,
     slots: bb8::Pool<Slots>,
     pub(crate) holders: Arc<Holders>,
-    pub(crate) live: Arc<Gauge>,
-    pub(crate) opening: Arc<Gauge>,
-    leased: Arc<Gauge>,
+    pub(crate) census: Arc<Census>,
+    leased: Arc<AtomicU32>,
     wait: Duration,
 }
 
@@ -89,8 +96,7 @@ impl Lanes {
             gate: Admission::new(limit, queue),
             slots: slots.build_unchecked(Slots),
             holders: Holders::new(PoolKind::Redis),
-            live: Arc::default(),
-            opening: Arc::default(),
+            census: Arc::default(),
             leased: Arc::default(),
             wait,
         }
@@ -105,7 +111,7 @@ impl Lanes {
     }
 
     pub(crate) fn leased(&self) -> u32 {
-        self.leased.get()
+        self.leased.load(Ordering::Relaxed)
     }
 
     /// Whether nobody has a lease, nor is about to get one.
@@ -115,6 +121,23 @@ impl Lanes {
 
     pub(crate) fn close(&self) {
         self.gate.close();
+    }
+}
+
+/// Counts a lease that is out.
+#[derive(Debug)]
+struct Leased(Arc<AtomicU32>);
+
+impl Leased {
+    fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -179,7 +202,7 @@ impl Shared {
             guard: lanes.holders.enter(site),
             shared: Arc::clone(self),
             slot,
-            _leased: lanes.leased.enter(),
+            _leased: Leased::new(&lanes.leased),
             _permit: permit,
         })
     }
@@ -200,9 +223,8 @@ impl Shared {
     }
 
     async fn open_dedicated(&self, permit: &Arc<Permit>, started: Instant) -> Result<Link, RedisError> {
-        let _opening = self.lanes.opening.enter();
         let begun = Instant::now();
-        let opened = self.manager.open(&self.lanes.live, Some(Arc::clone(permit))).await;
+        let opened = self.manager.open(&self.lanes.census, Some(Arc::clone(permit))).await;
         self.recorder.open_ended(opened.is_ok(), begun.elapsed());
         opened.map_err(|cause| RedisError::Open { waited: started.elapsed(), cause })
     }
@@ -222,7 +244,7 @@ pub struct Lease {
     shared: Arc<Shared>,
     // In this order: the slot is in bb8 before the next caller may ask for it.
     slot: bb8::PooledConnection<'static, Slots>,
-    _leased: super::manager::Counted,
+    _leased: Leased,
     _permit: Arc<Permit>,
 }
 

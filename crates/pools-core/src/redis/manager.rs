@@ -13,7 +13,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -56,28 +56,45 @@ const LISTEN_FOR: Duration = Duration::from_millis(200);
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// How many connections exist.
+/// Sockets of one lane: those being opened in the upper half of the word, the open ones in the lower, so that every
+/// look at both adds up.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicU32);
+pub(crate) struct Census(AtomicU64);
 
-impl Gauge {
-    pub(crate) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+const OPENING: u64 = 1 << 32;
+
+impl Census {
+    /// Being opened, and open.
+    pub(crate) fn get(&self) -> (u32, u32) {
+        let word = self.0.load(Ordering::Relaxed);
+        ((word >> 32) as u32, word as u32)
     }
 
-    pub(crate) fn enter(self: &Arc<Self>) -> Counted {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(self))
+    fn begin(self: &Arc<Self>) -> Arc<Counted> {
+        self.0.fetch_add(OPENING, Ordering::Relaxed);
+        Arc::new(Counted { census: Arc::clone(self), open: AtomicBool::new(false) })
     }
 }
 
-/// One of a [`Gauge`], until it is dropped.
+/// One socket of a [`Census`], until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<Gauge>);
+struct Counted {
+    census: Arc<Census>,
+    open: AtomicBool,
+}
+
+impl Counted {
+    /// The log in is over: from now on the socket counts as open.
+    fn opened(&self) {
+        self.open.store(true, Ordering::Relaxed);
+        self.census.0.fetch_sub(OPENING - 1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        let one = if *self.open.get_mut() { 1 } else { OPENING };
+        self.census.0.fetch_sub(one, Ordering::Relaxed);
     }
 }
 
@@ -114,17 +131,21 @@ impl Manager {
         })
     }
 
-    /// Makes one connection that has answered a PING. `live` counts it until its socket is closed, and it keeps
+    /// Makes one connection that has answered a PING. `census` counts it until its socket is closed, and it keeps
     /// `place` as long.
-    pub(crate) async fn open(&self, live: &Arc<Gauge>, place: Option<Arc<Permit>>) -> Result<Link, Reason> {
-        match timeout(self.connect_timeout, self.log_in(live, place)).await {
+    pub(crate) async fn open(
+        &self,
+        census: &Arc<Census>,
+        place: Option<Arc<Permit>>,
+    ) -> Result<Link, Reason> {
+        match timeout(self.connect_timeout, self.log_in(census.begin(), place)).await {
             Ok(Err(Reason::Lost)) => Err(self.overheard().await.unwrap_or(Reason::Lost)),
             Ok(result) => result,
             Err(_) => Err(Reason::ConnectTimeout(self.connect_timeout)),
         }
     }
 
-    async fn log_in(&self, live: &Arc<Gauge>, place: Option<Arc<Permit>>) -> Result<Link, Reason> {
+    async fn log_in(&self, counted: Arc<Counted>, place: Option<Arc<Permit>>) -> Result<Link, Reason> {
         let reason = |error: redis::RedisError| Reason::of(&error, self.login.db());
         let stream = self.dial().await?;
         let (push, pushes) = mpsc::channel(PUSH_QUEUE);
@@ -135,10 +156,11 @@ impl Manager {
             .set_push_sender(move |info: PushInfo| push.try_send(info));
         let connected = MultiplexedConnection::new_with_config(&self.login, stream, config).await;
         let (conn, driver) = connected.map_err(reason)?;
-        let mut link = self.drive(conn, driver, pushes, live.enter(), place);
+        let mut link = self.drive(conn, driver, pushes, Arc::clone(&counted), place);
         let mut hello = redis::pipe();
         hello.cmd("CLIENT").arg("SETNAME").arg(CLIENT_NAME).ignore().cmd("PING").ignore();
         hello.exec_async(&mut link.conn).await.map_err(reason)?;
+        counted.opened();
         Ok(link)
     }
 
@@ -147,7 +169,7 @@ impl Manager {
         conn: MultiplexedConnection,
         driver: impl Future<Output = ()> + Send + 'static,
         pushes: mpsc::Receiver<PushInfo>,
-        counted: Counted,
+        counted: Arc<Counted>,
         place: Option<Arc<Permit>>,
     ) -> Link {
         let (hang_up, hung_up) = oneshot::channel();

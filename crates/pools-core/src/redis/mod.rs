@@ -61,7 +61,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     lease::Lanes,
-    manager::{Gauge, Manager},
+    manager::{Census, Manager},
     request::Request,
     state::State,
 };
@@ -117,8 +117,7 @@ struct Shared {
     first: watch::Sender<Option<Result<(), Reason>>>,
     manager: Manager,
     lanes: Lanes,
-    shared_live: Arc<Gauge>,
-    shared_opening: Arc<Gauge>,
+    shared_census: Arc<Census>,
     recorder: Recorder,
     health: HealthCell,
     tasks: Tasks,
@@ -178,8 +177,7 @@ impl RedisPool {
             first: watch::Sender::new(None),
             manager,
             lanes: Lanes::new(options.dedicated, options.queue, options.wait),
-            shared_live: Arc::default(),
-            shared_opening: Arc::default(),
+            shared_census: Arc::default(),
             recorder: Recorder::default(),
             health: HealthCell::new(PoolKind::Redis),
             tasks: tasks.clone(),

@@ -55,8 +55,7 @@ pub struct Connections {
 
 impl Shared {
     pub(crate) fn stats(&self) -> RedisStats {
-        let [_, dedicated] = self.targets();
-        let shared = self.shared_live.get();
+        let [shared, dedicated] = self.targets();
         let state = self.state.lock();
         RedisStats {
             connected: state.is_up(),
@@ -67,7 +66,7 @@ impl Shared {
             connects: state.generation(),
             commands_in_flight: state.in_flight(),
             connections: Connections {
-                shared,
+                shared: shared.live(),
                 leased: dedicated.in_use,
                 idle: dedicated.idle,
                 waiting: dedicated.waiting,
@@ -78,22 +77,24 @@ impl Shared {
 
     fn targets(&self) -> [Target; 2] {
         let busy = self.state.lock().in_flight() > 0;
-        let live = self.shared_live.get();
+        let (opening, live) = self.shared_census.get();
         let shared = Target {
             name: "shared".to_owned(),
             limit: 1,
             in_use: if busy { live } else { 0 },
             idle: if busy { 0 } else { live },
-            opening: self.shared_opening.get(),
+            opening,
             waiting: 0,
         };
-        let leased = self.lanes.leased();
+        let (opening, live) = self.lanes.census.get();
+        // A lease whose socket has ended already is not in use any more.
+        let in_use = self.lanes.leased().min(live);
         let dedicated = Target {
             name: "dedicated".to_owned(),
             limit: self.lanes.limit(),
-            in_use: leased,
-            idle: self.lanes.live.get().saturating_sub(leased),
-            opening: self.lanes.opening.get(),
+            in_use,
+            idle: live - in_use,
+            opening,
             waiting: self.lanes.waiting(),
         };
         [shared, dedicated]

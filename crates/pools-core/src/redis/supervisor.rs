@@ -33,9 +33,8 @@ impl Shared {
     }
 
     async fn open_shared(&self) -> Result<Link, Reason> {
-        let _opening = self.shared_opening.enter();
         let begun = Instant::now();
-        let opened = self.manager.open(&self.shared_live, None).await;
+        let opened = self.manager.open(&self.shared_census, None).await;
         self.recorder.open_ended(opened.is_ok(), begun.elapsed());
         opened
     }

@@ -64,8 +64,9 @@ pub struct BadLevel {
 /// # Errors
 /// [`BadLevel`] when `level` is not a level or filter.
 pub fn init(level: &str) -> Result<(), BadLevel> {
-    let filter =
-        EnvFilter::try_new(level).map_err(|cause| BadLevel { directives: level.to_owned(), cause })?;
+    // actix_server tells of its threads at info; our own lines already say what it does.
+    let filter = EnvFilter::try_new(format!("actix_server=warn,{level}"))
+        .map_err(|cause| BadLevel { directives: level.to_owned(), cause })?;
     let terminal = *TERMINAL.get_or_init(|| std::io::stdout().is_terminal());
     let lines = tracing_subscriber::fmt::layer();
     let registry = tracing_subscriber::registry().with(filter);

@@ -41,6 +41,8 @@ pub(super) async fn trace(
     let span = tracing::info_span!(
         "request", request_id = %id, method = %request.method(), path = request.path()
     );
+    // Asked every few seconds by machines: their lines would bury everybody else's.
+    let is_probe = request.path().starts_with("/health") || request.path() == "/metrics";
     let started = Instant::now();
     let work = telemetry::with_request_id(id.clone(), problems(request, next));
     let (request, mut response) = work.instrument(span.clone()).await;
@@ -48,7 +50,11 @@ pub(super) async fn trace(
     let took = started.elapsed();
     let status = response.status().as_u16();
     ops.requests.answered(route.as_deref().unwrap_or("unmatched"), method, status, took);
-    span.in_scope(|| tracing::info!(status, took_ms = took.as_secs_f64() * 1_000.0, "answered"));
+    let took_ms = took.as_secs_f64() * 1_000.0;
+    span.in_scope(|| match is_probe {
+        true => tracing::debug!(status, took_ms, "answered"),
+        false => tracing::info!(status, took_ms, "answered"),
+    });
 
     let headers = response.headers_mut();
     if let Ok(value) = header::HeaderValue::from_str(&id.to_string()) {

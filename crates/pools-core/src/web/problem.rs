@@ -122,6 +122,9 @@ impl Problem {
         if let Some(pause) = self.retry_after {
             response.insert_header((header::RETRY_AFTER, pause.as_secs_f64().ceil().to_string()));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
         response.content_type("application/problem+json").body(body.to_string())
     }
 }

@@ -48,7 +48,7 @@ mod upstream;
 
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
 pub use port::free_port;
-pub use postgres::{Postgres, PostgresOptions, Stop, postgres, postgres_with};
+pub use postgres::{Postgres, PostgresOptions, ServerTls, Stop, postgres, postgres_with};
 pub use proxy::{BlackHole, Mode, Proxy, black_hole, proxy};
 pub use redis::{Redis, RedisClient, RedisOptions, redis, redis_with};
 pub use reply::{End, Reply};

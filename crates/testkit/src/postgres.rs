@@ -13,9 +13,10 @@
 //! No function here may be called while the server is frozen, except `thaw` and `port`-like getters: they
 //! would wait for it.
 
+use std::fmt;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -41,12 +42,29 @@ pub struct PostgresOptions {
     pub max_connections: u32,
     /// Further settings, as `name = value` in postgresql.conf.
     pub settings: Vec<(String, String)>,
+    /// Offers TLS with this certificate.
+    pub tls: Option<ServerTls>,
+}
+
+/// What a server shows of itself in a TLS handshake, both as PEM.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// Its certificate.
+    pub certificate: String,
+    /// The certificate's private key.
+    pub key: String,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 impl Default for PostgresOptions {
     /// 100 connections, as Postgres itself.
     fn default() -> Self {
-        Self { max_connections: 100, settings: Vec::new() }
+        Self { max_connections: 100, settings: Vec::new(), tls: None }
     }
 }
 
@@ -93,6 +111,9 @@ pub async fn postgres_with(options: PostgresOptions) -> Postgres {
         copy(&template, &scratch.path().join("data"));
         let owner = fs::metadata(&template).expect("BUG: the template was made above");
         chown(scratch.path(), Some(owner.uid()), Some(owner.gid())).expect("BUG: the folder is ours");
+        if let Some(tls) = &options.tls {
+            write_tls(&scratch, tls, &owner);
+        }
         let server = Server { slot: Slot::default(), scratch, port: Port::reserve(), programs, options };
         server.start();
         Postgres(Arc::new(server))
@@ -231,6 +252,11 @@ impl Server {
         postgres.current_dir(self.scratch.path()).arg("-D").arg(&data).arg("-k").arg(self.scratch.path());
         postgres.arg("-p").arg(self.port.number().to_string());
         postgres.arg("-N").arg(self.options.max_connections.to_string());
+        if self.options.tls.is_some() {
+            for file in ["ssl=on", "ssl_cert_file=../server.crt", "ssl_key_file=../server.key"] {
+                postgres.arg("-c").arg(file);
+            }
+        }
         for (name, value) in &self.options.settings {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
@@ -239,6 +265,16 @@ impl Server {
         let pid_file = data.join("postmaster.pid");
         wait_until_ready(&started, &self.scratch, || is_ready(&pid_file, started.pid()));
         started
+    }
+}
+
+/// Postgres reads a key only if nobody but itself can.
+fn write_tls(scratch: &Scratch, tls: &ServerTls, owner: &fs::Metadata) {
+    for (name, content) in [("server.crt", &tls.certificate), ("server.key", &tls.key)] {
+        let path = scratch.path().join(name);
+        fs::write(&path, content).expect("BUG: the folder is ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("BUG: the file is ours");
+        chown(&path, Some(owner.uid()), Some(owner.gid())).expect("BUG: the file is ours");
     }
 }
 

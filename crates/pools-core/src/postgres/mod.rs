@@ -39,6 +39,7 @@
 //! # }
 //! ```
 
+mod binding;
 mod cache;
 mod checkout;
 mod conn;

@@ -30,6 +30,7 @@ use tokio_rustls::{
 };
 
 use super::{
+    binding::end_point,
     error::UrlFault,
     wire::{Observed, Wire},
 };
@@ -138,8 +139,10 @@ pub(super) enum MaybeTls<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Observed<MaybeTls<S>> {
     fn channel_binding(&self) -> ChannelBinding {
-        // SCRAM logs in without it, unless the URL says `channel_binding=require`, which then fails.
-        ChannelBinding::none()
+        let MaybeTls::Tls(stream) = self.inner() else { return ChannelBinding::none() };
+        let certificates = stream.get_ref().1.peer_certificates();
+        let certificate = certificates.and_then(|chain| end_point(chain.first()?));
+        certificate.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 

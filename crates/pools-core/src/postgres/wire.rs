@@ -122,6 +122,10 @@ impl<S> Observed<S> {
         let (reads, writes) = (Scanner::default(), Scanner::untyped_first());
         Self { inner, wire, reads, writes, shut: false }
     }
+
+    pub(super) fn inner(&self) -> &S {
+        &self.inner
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {

@@ -11,6 +11,7 @@ mod logs;
 mod migrate;
 mod opening;
 mod session;
+mod tls;
 
 use std::time::Duration;
 

@@ -1,33 +1,27 @@
-//! backend, port 3001. See the library for what it does.
+//! The only place that touches the process: environment, arguments, exit code. See the library for what it does.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
 use backend::{settings::Task, startup};
-use pools_core::{settings::StartError, web::healthcheck};
+use pools_core::{
+    settings::StartError,
+    web::{healthcheck, refuse},
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    let environment: BTreeMap<_, _> = std::env::vars().collect();
-    let settings = match Task::load(std::env::args_os(), environment) {
+    // A variable that is no Unicode cannot be one of ours.
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let settings = match Task::read(std::env::args_os(), environment) {
         Ok(Task::Serve(settings)) => settings,
         Ok(Task::HealthCheck { port }) => return healthcheck(port),
         Err(StartError::Usage(usage)) => usage.exit(),
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse("backend", &error),
     };
     match startup::run(*settings).await {
         Ok(code) => ExitCode::from(code),
-        Err(error) => refuse(&error),
+        Err(error) => refuse("backend", &error),
     }
-}
-
-#[expect(clippy::print_stderr, reason = "logging may be what could not be set up")]
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("backend: {error}");
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        eprintln!("  because: {inner}");
-        cause = inner.source();
-    }
-    ExitCode::from(2)
 }

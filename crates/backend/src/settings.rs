@@ -59,7 +59,7 @@ impl Task {
     ///
     /// # Errors
     /// `--help`, a wrong flag, a wrong or unknown variable.
-    pub fn load(
+    pub fn read(
         args: impl IntoIterator<Item = OsString>,
         environment: BTreeMap<String, String>,
     ) -> Result<Self, StartError> {

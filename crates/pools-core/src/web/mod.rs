@@ -17,6 +17,7 @@ mod json;
 mod middleware;
 mod ops;
 mod problem;
+mod refuse;
 mod requests;
 mod serve;
 
@@ -25,4 +26,5 @@ pub use config::ServiceConfig;
 pub use healthcheck::{healthcheck, healthcheck_command, is_healthcheck};
 pub use json::JsonBody;
 pub use problem::Problem;
+pub use refuse::refuse;
 pub use serve::{Service, serve};

@@ -12,7 +12,7 @@ use pools_core::{
     registry::Registry,
     tasks::Tasks,
     telemetry::{self, BadLevel, announce, announce_warning},
-    web::{AdminToken, Service, serve},
+    web::{AdminToken, QUIET, Service, serve},
 };
 
 use crate::{
@@ -56,70 +56,103 @@ pub enum RunError {
 /// # Errors
 /// A setting that only its user could judge was wrong, or the port is taken.
 pub async fn run(settings: Settings) -> Result<u8, RunError> {
-    telemetry::init(&settings.service.log_level)?;
+    telemetry::init(&settings.service.log_level, QUIET)?;
     announce("🚀", format_args!("Initializing connection pools..."));
     let jobs = Tasks::new();
-    let http = HttpPool::new(settings.http.clone());
-    let chain = ChainPool::new(settings.chain.clone(), http.clone());
-    let redis = RedisPool::open(settings.redis.clone()).map_err(RunError::Redis)?;
-    let cache = Cache::new(redis.clone(), CacheConfig::default());
-    announce_redis(&redis, &jobs);
-
-    let contract = match settings.backend.contract.as_deref() {
-        None => None,
-        Some(text) => {
-            let address = parse_address(text).ok_or_else(|| RunError::Contract(text.to_owned()))?;
-            Some(ContractClient::new(chain.provider(), address))
-        }
-    };
-    let liquidation = start_bot(&settings, &chain, contract.as_ref(), &jobs)?;
-    let ml = MlClient::new(http.clone(), &settings.backend.ml_service_url);
-    let monitor = MlMonitor::start(ml.clone(), &jobs);
-
-    let mut registry = Registry::new();
-    registry.add(Arc::new(http.clone()));
-    registry.add(Arc::new(chain.clone()));
-    registry.add(Arc::new(redis.clone()));
-    let observed = cache.clone();
-    registry.add_samples(move || observed.samples());
-    if let Some(bot) = liquidation.clone() {
-        registry.add_samples(move || bot.samples());
-    }
-    let registry = Arc::new(registry);
+    let (features, registry) = wire(&settings, &jobs)?;
     announce("✅", format_args!("Connection pools initialized"));
-
-    let contracts = ContractService::new(contract, cache, settings.backend.analytics_ttl);
-    let bot = Bot {
-        service: liquidation.clone(),
-        contract: settings.backend.contract.clone(),
-        rpc_url: shown_urls(settings.chain.url.expose_secret()),
-    };
-    let surroundings = Surroundings { redis: redis.clone(), chain: chain.clone(), ml: monitor, liquidation };
-    let pools = Pools { http, chain, redis, registry: Arc::clone(&registry) };
-    let admin = AdminToken(settings.service.admin_token.clone());
-    let routes = move |config: &mut web::ServiceConfig| {
-        config
-            .app_data(web::Data::new(contracts.clone()))
-            .app_data(web::Data::new(ml.clone()))
-            .app_data(web::Data::new(bot.clone()))
-            .app_data(web::Data::new(surroundings.clone()))
-            .app_data(web::Data::new(pools.clone()))
-            .app_data(web::Data::new(admin.clone()))
-            .configure(health::configure)
-            .configure(pools::configure)
-            .configure(contracts::routes::configure)
-            .configure(liquidation::routes::configure)
-            .configure(ml::routes::configure);
-    };
+    let port = settings.backend.port;
     let service = Service {
-        port: settings.backend.port,
+        port,
         jobs,
         pools: registry,
         delay: settings.service.shutdown_delay,
         timeout: settings.service.shutdown_timeout,
     };
-    let port = service.port;
+    let routes = move |config: &mut web::ServiceConfig| features.configure(config);
     serve(service, routes).await.map_err(|cause| RunError::Listen { port, cause })
+}
+
+/// What the routes work with.
+#[derive(Clone)]
+struct Features {
+    contracts: ContractService,
+    ml: MlClient,
+    bot: Bot,
+    surroundings: Surroundings,
+    pools: Pools,
+    admin: AdminToken,
+}
+
+impl Features {
+    fn configure(&self, config: &mut web::ServiceConfig) {
+        config
+            .app_data(web::Data::new(self.contracts.clone()))
+            .app_data(web::Data::new(self.ml.clone()))
+            .app_data(web::Data::new(self.bot.clone()))
+            .app_data(web::Data::new(self.surroundings.clone()))
+            .app_data(web::Data::new(self.pools.clone()))
+            .app_data(web::Data::new(self.admin.clone()))
+            .configure(health::configure)
+            .configure(pools::configure)
+            .configure(contracts::routes::configure)
+            .configure(liquidation::routes::configure)
+            .configure(ml::routes::configure);
+    }
+}
+
+fn wire(settings: &Settings, jobs: &Tasks) -> Result<(Features, Arc<Registry>), RunError> {
+    let http = HttpPool::new(settings.http.clone());
+    let chain = ChainPool::new(settings.chain.clone(), http.clone());
+    let redis = RedisPool::open(settings.redis.clone()).map_err(RunError::Redis)?;
+    let cache = Cache::new(redis.clone(), CacheConfig::default());
+    announce_redis(&redis, jobs);
+
+    let contract = contract(settings, &chain)?;
+    let liquidation = start_bot(settings, &chain, contract.as_ref(), jobs)?;
+    let ml = MlClient::new(http.clone(), &settings.backend.ml_service_url);
+    let monitor = MlMonitor::start(ml.clone(), jobs);
+
+    let registry = Arc::new(registry(&http, &chain, &redis, &cache, liquidation.as_ref()));
+    let bot = Bot {
+        service: liquidation.clone(),
+        contract: settings.backend.contract.clone(),
+        rpc_url: shown_urls(settings.chain.url.expose_secret()),
+    };
+    let features = Features {
+        contracts: ContractService::new(contract, cache, settings.backend.analytics_ttl),
+        ml,
+        bot,
+        surroundings: Surroundings { redis: redis.clone(), chain: chain.clone(), ml: monitor, liquidation },
+        pools: Pools { http, chain, redis, registry: Arc::clone(&registry) },
+        admin: AdminToken(settings.service.admin_token.clone()),
+    };
+    Ok((features, registry))
+}
+
+fn registry(
+    http: &HttpPool,
+    chain: &ChainPool,
+    redis: &RedisPool,
+    cache: &Cache,
+    bot: Option<&LiquidationService>,
+) -> Registry {
+    let mut registry = Registry::new();
+    registry.add(Arc::new(http.clone()));
+    registry.add(Arc::new(chain.clone()));
+    registry.add(Arc::new(redis.clone()));
+    let cache = cache.clone();
+    registry.add_samples(move || cache.samples());
+    if let Some(bot) = bot.cloned() {
+        registry.add_samples(move || bot.samples());
+    }
+    registry
+}
+
+fn contract(settings: &Settings, chain: &ChainPool) -> Result<Option<ContractClient>, RunError> {
+    let Some(text) = settings.backend.contract.as_deref() else { return Ok(None) };
+    let address = parse_address(text).ok_or_else(|| RunError::Contract(text.to_owned()))?;
+    Ok(Some(ContractClient::new(chain.provider(), address)))
 }
 
 /// Tells operators once how the first connection to Redis ended; the pool itself logs what changes later.

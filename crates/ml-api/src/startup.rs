@@ -12,7 +12,7 @@ use pools_core::{
     registry::Registry,
     tasks::Tasks,
     telemetry::{self, BadLevel},
-    web::{AdminToken, Service, serve},
+    web::{AdminToken, QUIET, Service, serve},
 };
 
 use crate::{
@@ -49,7 +49,7 @@ pub enum StartError {
 /// See [`StartError`].
 pub async fn run(settings: Settings) -> Result<u8, StartError> {
     let Settings { ml, service, postgres } = settings;
-    telemetry::init(&service.log_level)?;
+    telemetry::init(&service.log_level, QUIET)?;
 
     telemetry::announce("🚀", format_args!("Initializing connection pools..."));
     let pool = open(postgres)?;

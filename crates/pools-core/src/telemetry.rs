@@ -59,13 +59,13 @@ pub struct BadLevel {
     cause: tracing_subscriber::filter::ParseError,
 }
 
-/// Sends all log lines of the process to standard output. A second call changes nothing.
+/// Sends all log lines of the process to standard output. `quiet` is a filter for libraries that say too much; one
+/// in `level` that names them wins. A second call changes nothing.
 ///
 /// # Errors
 /// [`BadLevel`] when `level` is not a level or filter.
-pub fn init(level: &str) -> Result<(), BadLevel> {
-    // actix_server tells of its threads at info; our own lines already say what it does.
-    let filter = EnvFilter::try_new(format!("actix_server=warn,{level}"))
+pub fn init(level: &str, quiet: &str) -> Result<(), BadLevel> {
+    let filter = EnvFilter::try_new(format!("{quiet},{level}"))
         .map_err(|cause| BadLevel { directives: level.to_owned(), cause })?;
     let terminal = *TERMINAL.get_or_init(|| std::io::stdout().is_terminal());
     let lines = tracing_subscriber::fmt::layer();

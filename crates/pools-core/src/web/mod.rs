@@ -27,4 +27,4 @@ pub use healthcheck::{healthcheck, healthcheck_command, is_healthcheck};
 pub use json::JsonBody;
 pub use problem::Problem;
 pub use refuse::refuse;
-pub use serve::{Service, serve};
+pub use serve::{QUIET, Service, serve};

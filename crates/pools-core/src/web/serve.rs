@@ -20,6 +20,10 @@ use crate::{
     tasks::Tasks,
 };
 
+/// For [`telemetry::init`](crate::telemetry::init): actix tells of its threads at info, where our own lines already
+/// say what it does.
+pub const QUIET: &str = "actix_server=warn";
+
 /// What a service hands over to be served.
 #[derive(Debug)]
 pub struct Service {

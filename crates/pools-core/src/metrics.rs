@@ -44,6 +44,8 @@ pub const POSTGRES_OVERFLOW: &str = "pools_postgres_overflow";
 pub const POSTGRES_CLEANED: &str = "pools_postgres_cleaned_total";
 /// Connections that were cut off, so that their server process may have outlived them. Counter.
 pub const POSTGRES_CUT_OFF: &str = "pools_postgres_cut_off_total";
+/// Connections that their holders took out of the pool, outside its bound. Gauge.
+pub const POSTGRES_DETACHED: &str = "pools_postgres_detached";
 
 /// The Prometheus text of all pools and other sources of `registry`, followed by `own`, families that the
 /// caller keeps with the prometheus crate.

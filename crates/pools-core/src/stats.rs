@@ -79,6 +79,8 @@ pub enum CloseReason {
     NotReusable,
     /// The pool was drained.
     Drained,
+    /// Its holder took it out of the pool.
+    Detached,
 }
 
 impl Label for CloseReason {
@@ -94,6 +96,7 @@ impl Label for CloseReason {
         Self::Evicted,
         Self::NotReusable,
         Self::Drained,
+        Self::Detached,
     ];
 
     fn as_str(self) -> &'static str {
@@ -109,6 +112,7 @@ impl Label for CloseReason {
             Self::Evicted => "evicted",
             Self::NotReusable => "not_reusable",
             Self::Drained => "drained",
+            Self::Detached => "detached",
         }
     }
 }

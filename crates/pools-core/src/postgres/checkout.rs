@@ -30,12 +30,12 @@ use tokio::{
 use super::{
     Shared,
     cache::Statements,
-    conn::Conn,
+    conn::{Conn, Rules},
     error::{OpenError, PgError, chain},
-    held::{Held, Parts, SlotGuard},
+    held::{Held, Parts, Place},
     lease::Lease,
     manager::Opened,
-    state::Phase,
+    state::{Bounds, Phase},
 };
 use crate::{
     admission::{Permit, Refused},
@@ -55,6 +55,7 @@ impl Shared {
     pub(super) async fn acquire(self: Arc<Self>, site: &'static Location<'static>) -> Result<Lease, PgError> {
         let attempt = Attempt::begin(&self.recorder);
         let result = self.try_acquire().await;
+        self.tell_if_slow(attempt.started.elapsed(), site, &result);
         attempt.end(match &result {
             Ok(_) => Outcome::Ok,
             Err(PgError::Exhausted { .. }) => Outcome::Timeout,
@@ -65,11 +66,24 @@ impl Shared {
         result.map(|held| Lease::new(held, self.holders.enter(site)))
     }
 
+    fn tell_if_slow(&self, waited: Duration, site: &Location<'_>, result: &Result<Held, PgError>) {
+        let threshold = self.config.slow_acquire;
+        if threshold.is_zero() || waited < threshold {
+            return;
+        }
+        let longest = self.holders.longest().map(|holder| holder.to_string());
+        let error = result.as_ref().err().map(PgError::reason);
+        tracing::warn!(
+            pool = "postgres", site = %site, ?waited, waiting = self.gate.waiting(), longest, error, "slow acquire"
+        );
+    }
+
     async fn try_acquire(self: &Arc<Self>) -> Result<Held, PgError> {
         let started = Instant::now();
         let permit =
             self.gate.enter(started + self.config.timeout).await.map_err(|refused| match refused {
                 Refused::QueueFull { waiting } => PgError::QueueFull { waiting },
+                Refused::TimedOut { waited } if self.state.lock().is_paused() => PgError::Paused { waited },
                 Refused::TimedOut { .. } => self.exhausted(started),
                 _ => PgError::Closed,
             })?;
@@ -77,11 +91,13 @@ impl Shared {
     }
 
     pub(super) fn exhausted(&self, since: Instant) -> PgError {
+        let Bounds { size, overflow } = self.state.lock().bounds();
         PgError::Exhausted {
-            size: self.config.size,
-            overflow: self.config.overflow,
+            size,
+            overflow,
             waited: since.elapsed(),
             longest: self.holders.longest(),
+            connect: self.connect_error.lock().clone(),
         }
     }
 
@@ -95,7 +111,7 @@ impl Shared {
                     // Left by a caller that went away during that hop; behind it there is something better.
                     continue;
                 }
-                return self.open(slot, permit, None, limit).await;
+                return self.open(Place::new(slot, permit), None, limit).await;
             };
             if !self.state.lock().check_out(conn.id) {
                 if conn.is_dead() {
@@ -103,13 +119,15 @@ impl Shared {
                     continue;
                 }
                 // Condemned as superfluous a moment ago, but we came first.
-                return self.open(slot, permit, Some((conn, CloseReason::MaxFree)), limit).await;
+                let old = Some((conn, CloseReason::MaxFree));
+                return self.open(Place::new(slot, permit), old, limit).await;
             }
-            let held = Held::new(self, Parts { conn, slot, permit });
+            let held = Held::new(self, Parts { conn, place: Some(Place::new(slot, permit)) });
             let Some(reason) = self.unfit(held.conn()).await else { return Ok(held) };
-            let Parts { conn, slot, permit } = held.into_parts();
+            let Parts { conn, place } = held.into_parts();
+            let place = place.expect("BUG: nobody had it who could detach it");
             self.state.lock().condemn(conn.id);
-            return self.open(slot, permit, Some((conn, reason)), limit).await;
+            return self.open(place, Some((conn, reason)), limit).await;
         }
     }
 
@@ -135,18 +153,12 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    async fn open(
-        self: &Arc<Self>,
-        slot: SlotGuard,
-        permit: Permit,
-        old: Old,
-        limit: Duration,
-    ) -> Result<Held, PgError> {
+    async fn open(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, PgError> {
         let (sender, opened) = oneshot::channel();
         let started = Instant::now();
         let pool = Arc::clone(self);
         self.spawn("open", async move {
-            let result = pool.open_in(slot, permit, old, limit).await;
+            let result = pool.open_in(place, old, limit).await;
             // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,
             // and thereby given back.
             drop(sender.send(result));
@@ -157,13 +169,7 @@ impl Shared {
         }
     }
 
-    async fn open_in(
-        self: &Arc<Self>,
-        slot: SlotGuard,
-        permit: Permit,
-        old: Old,
-        limit: Duration,
-    ) -> Result<Held, OpenError> {
+    async fn open_in(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, OpenError> {
         if let Some((conn, reason)) = old {
             self.close(conn, reason).await;
         }
@@ -171,7 +177,7 @@ impl Shared {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let error = match self.open_once(limit).await {
-                Ok(conn) => return Ok(Held::new(self, Parts { conn, slot, permit })),
+                Ok(conn) => return Ok(Held::new(self, Parts { conn, place: Some(place) })),
                 Err(error) => error,
             };
             let pause = backoff.fail();
@@ -195,11 +201,13 @@ impl Shared {
             Ok(opened) => {
                 let conn = opening.finish(opened, epoch);
                 turn.ended(Ok(()));
+                *self.connect_error.lock() = None;
                 self.health.up();
                 Ok(conn)
             }
             Err(error) => {
                 drop(opening);
+                *self.connect_error.lock() = Some(error.clone());
                 match &error {
                     OpenError::TimedOut { .. } if limit < self.config.connect_timeout => turn.ended_early(),
                     _ => turn.ended(Err(error.clone())),
@@ -237,6 +245,11 @@ impl Shared {
     }
 }
 
+/// Up to a tenth less than `recycle`, so that connections opened together are not replaced together.
+fn age(recycle: Duration) -> Duration {
+    recycle.mul_f64(1.0 - 0.1 * fastrand::f64())
+}
+
 /// The entry of a connection being opened; removed when it does not come to that.
 struct Opening<'a> {
     pool: &'a Arc<Shared>,
@@ -256,8 +269,7 @@ impl Opening<'_> {
             drop(end);
         });
         let now = Instant::now();
-        // Up to a tenth earlier, so that connections opened together are not replaced together.
-        let age = pool.config.recycle.mul_f64(1.0 - 0.1 * fastrand::f64());
+        let age = age(pool.config.recycle);
         Box::new(Conn {
             client,
             statements: Mutex::new(Statements::new(pool.config.statement_cache)),
@@ -268,6 +280,10 @@ impl Opening<'_> {
             link,
             driver,
             patience: pool.config.statement_timeout + NETWORK_SLACK,
+            rules: Rules::of(&pool.config),
+            alone: tokio::sync::Mutex::default(),
+            touched: AtomicBool::new(false),
+            unwanted: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             rollback_due: AtomicBool::new(false),
             limited: AtomicBool::new(false),
@@ -321,5 +337,23 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.recorder.acquired(self.outcome, self.started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pg_12_ages_are_spread_over_the_last_tenth_and_never_beyond() {
+        let recycle = Duration::from_secs(1_000);
+        let mut tenths = [0_u32; 10];
+        for _ in 0..10_000 {
+            let early = recycle - age(recycle);
+            assert!(early <= Duration::from_secs(100), "{early:?} early");
+            tenths[(early.as_secs() / 10).min(9) as usize] += 1;
+        }
+        // 1,000 expected in each, with a deviation of 30.
+        assert!(tenths.iter().all(|count| (700..1_300).contains(count)), "{tenths:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     redact::SecretString,
-    settings::{count, flag, millis, optional_secret, seconds, text},
+    settings::{choice, count, flag, millis, optional_secret, seconds, text},
 };
 
 crate::settings! {
@@ -37,7 +37,7 @@ crate::settings! {
         /// The server ends a session that does nothing inside a transaction for so long, and frees its locks.
         pub idle_in_transaction_timeout: Duration =
             seconds("DB_IDLE_IN_TRANSACTION_TIMEOUT", 60, 0..=86_400);
-        /// Prepared statements kept per connection. 0 behind a proxy that pools by transaction.
+        /// Prepared statements kept per connection; 0 keeps none.
         pub statement_cache: u32 = count("DB_STATEMENT_CACHE", "statements", 256, 0..=10_000);
         /// Name of the sessions in `pg_stat_activity`, unless the URL has an `application_name`.
         pub application_name: String = text("DB_APPLICATION_NAME", "name", "pools-core");
@@ -52,5 +52,18 @@ crate::settings! {
         pub connect_retry_for: Duration = seconds("DB_CONNECT_RETRY_FOR", 0, 0..=3_600);
         /// Connections opened before the service is ready, and kept.
         pub min_idle: u32 = count("DB_MIN_IDLE", "connections", 0, 0..=10_000);
+        /// What a returned connection is cleaned of: `rollback` ends an open transaction, which costs nothing when
+        /// there is none; `full` also undoes `SET`, `LISTEN`, advisory locks, cursors and temporary tables, for a
+        /// round trip per lease that ran a statement.
+        pub reset: &'static str = choice("DB_RESET", "rollback", &["rollback", "full"]);
+        /// `DATABASE_URL` leads to a proxy that pools by transaction, such as PgBouncer: no statement stays
+        /// prepared, no lane, no session settings (set time-outs on the role instead), and an abandoned statement's
+        /// connection is discarded, since a cancel could hit another client behind the same server process.
+        pub transaction_pooling: bool = flag("DB_TRANSACTION_POOLING", false);
+        /// An acquire that took longer is logged with its line and the longest holder; 0 logs none. A second is
+        /// far above a healthy wait, and far below `DB_POOL_TIMEOUT`.
+        pub slow_acquire: Duration = millis("DB_SLOW_ACQUIRE_MS", 1_000, 0..=3_600_000);
+        /// A statement that took longer is logged, without its parameters; 0 logs none.
+        pub slow_statement: Duration = millis("DB_SLOW_STATEMENT_MS", 1_000, 0..=3_600_000);
     }
 }

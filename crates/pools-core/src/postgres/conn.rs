@@ -12,6 +12,7 @@ use std::{
 use bb8_postgres::tokio_postgres::{
     self as driver, CancelToken, Client, Row, Statement, error::SqlState, types::ToSql,
 };
+use futures_util::future::join;
 use parking_lot::Mutex;
 use tokio::{
     net::UnixStream,
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cache::Statements,
+    config::PgConfig,
     error::{PgError, is_disconnect},
     tls::Connector,
     wire::Wire,
@@ -68,6 +70,33 @@ impl Token {
     }
 }
 
+/// What all connections of a pool have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// `DB_RESET=full`.
+    pub(super) full_reset: bool,
+    /// `DB_TRANSACTION_POOLING`.
+    pub(super) transaction_pooling: bool,
+    /// `DB_SLOW_STATEMENT_MS`; 0 for never.
+    pub(super) slow: Duration,
+}
+
+impl Rules {
+    pub(super) fn of(config: &PgConfig) -> Self {
+        Self {
+            // A proxy's sessions are not ours to reset.
+            full_reset: config.reset == "full" && !config.transaction_pooling,
+            transaction_pooling: config.transaction_pooling,
+            slow: config.slow_statement,
+        }
+    }
+}
+
+/// What `DISCARD ALL` does, but for the prepared statements and plans, which the next user wants too. It takes a
+/// quarter of the time.
+const FULL_RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+    SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
 /// An open connection. Dropping it closes it in the background; [`close`](Self::close) waits for that.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -91,6 +120,13 @@ pub(super) struct Conn {
     pub(super) limited: AtomicBool,
     /// It did not answer in time; closing it politely would only wait again.
     pub(super) stalled: AtomicBool,
+    /// A statement was run since the last full reset.
+    pub(super) touched: AtomicBool,
+    /// Its holder wants it closed.
+    pub(super) unwanted: AtomicBool,
+    pub(super) rules: Rules,
+    /// Held by a statement in a transaction that we opened for it: those of others must not get into it.
+    pub(super) alone: tokio::sync::Mutex<()>,
 }
 
 impl Conn {
@@ -99,29 +135,53 @@ impl Conn {
     }
 
     pub(super) async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
-        self.run(async {
-            let statement = self.prepare(sql).await?;
-            match self.client.query(&statement, params).await {
-                Err(error) if self.is_outdated(&error) => {
-                    self.client.query(&self.prepare_again(sql).await?, params).await
-                }
-                result => result,
-            }
-        })
-        .await
+        self.prepared(sql, |statement| async move { self.client.query(&statement, params).await }).await
     }
 
     pub(super) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
-        self.run(async {
-            let statement = self.prepare(sql).await?;
-            match self.client.execute(&statement, params).await {
-                Err(error) if self.is_outdated(&error) => {
-                    self.client.execute(&self.prepare_again(sql).await?, params).await
-                }
+        self.prepared(sql, |statement| async move { self.client.execute(&statement, params).await }).await
+    }
+
+    async fn prepared<T, F>(&self, sql: &str, call: impl Fn(Statement) -> F) -> Result<T, PgError>
+    where
+        F: Future<Output = Result<T, driver::Error>>,
+    {
+        let work = async {
+            if self.rules.transaction_pooling {
+                return self.in_one_transaction(sql, call).await;
+            }
+            match call(self.prepare(sql).await?).await {
+                Err(error) if self.is_outdated(&error) => call(self.prepare_again(sql).await?).await,
                 result => result,
             }
-        })
-        .await
+        };
+        self.run_within(self.patience, || excerpt(sql), work).await
+    }
+
+    /// Only inside a transaction does a proxy that pools by transaction keep us on the session in which the
+    /// statement was prepared. The statement is closed before the transaction ends.
+    async fn in_one_transaction<T, F>(
+        &self,
+        sql: &str,
+        call: impl Fn(Statement) -> F,
+    ) -> Result<T, driver::Error>
+    where
+        F: Future<Output = Result<T, driver::Error>>,
+    {
+        let _alone = self.alone.lock().await;
+        if !self.link.wire.outside_transaction() {
+            return call(self.client.prepare(sql).await?).await;
+        }
+        // Polled in this order, and therefore sent in it.
+        let (begun, statement) = join(self.client.batch_execute("BEGIN"), self.client.prepare(sql)).await;
+        begun?;
+        let result = match statement {
+            Ok(statement) => call(statement).await,
+            Err(error) => Err(error),
+        };
+        let ended = self.client.batch_execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+        // The statement's own error says more than the end's.
+        result.and_then(|value| ended.map(|()| value))
     }
 
     /// One or more statements as text.
@@ -134,7 +194,9 @@ impl Conn {
         if asks_for_copy_data(sql) {
             return Err(PgError::Copy);
         }
-        self.run_within(patience, self.client.batch_execute(sql)).await
+        // Text may have values in it that are nobody's business: the log gets the first word.
+        let first_word = || sql.split_whitespace().next().unwrap_or_default().to_owned();
+        self.run_within(patience, first_word, self.client.batch_execute(sql)).await
     }
 
     /// One round trip.
@@ -152,17 +214,20 @@ impl Conn {
         }
     }
 
-    async fn run<T>(&self, work: impl Future<Output = Result<T, driver::Error>>) -> Result<T, PgError> {
-        self.run_within(self.patience, work).await
-    }
-
     async fn run_within<T>(
         &self,
         patience: Duration,
+        shown: impl Fn() -> String,
         work: impl Future<Output = Result<T, driver::Error>>,
     ) -> Result<T, PgError> {
-        let unfinished = Unfinished::begin(&self.abandoned);
-        let Ok(result) = timeout(patience, work).await else {
+        let (unfinished, started) = (Unfinished::begin(&self.abandoned), Instant::now());
+        self.touched.store(true, Ordering::Release);
+        let result = timeout(patience, work).await;
+        let took = started.elapsed();
+        if took >= self.rules.slow && !self.rules.slow.is_zero() {
+            tracing::warn!(pool = "postgres", ?took, statement = shown(), "slow statement");
+        }
+        let Ok(result) = result else {
             return Err(PgError::Stalled { after: patience });
         };
         unfinished.end();
@@ -194,8 +259,17 @@ impl Conn {
         outdated && self.link.wire.outside_transaction()
     }
 
+    /// Whether its last user left something behind.
+    pub(super) fn needs_cleaning(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+            || self.limited.load(Ordering::Acquire)
+            || (self.rules.full_reset && self.touched.load(Ordering::Acquire))
+            || self.link.wire.busy()
+            || !self.link.wire.outside_transaction()
+    }
+
     /// Brings a connection whose last user left something behind back to idle: what still runs is cancelled, an
-    /// open transaction rolled back.
+    /// open transaction rolled back, and under `DB_RESET=full` the session reset.
     ///
     /// # Errors
     /// The connection cannot be used any more.
@@ -210,7 +284,10 @@ impl Conn {
             self.client.batch_execute("ROLLBACK").await?;
         }
         self.rollback_due.store(false, Ordering::Release);
-        if self.limited.swap(false, Ordering::AcqRel) {
+        let limited = self.limited.swap(false, Ordering::AcqRel);
+        if self.rules.full_reset && self.touched.swap(false, Ordering::AcqRel) {
+            self.client.batch_execute(FULL_RESET).await?;
+        } else if limited {
             self.client.batch_execute("RESET statement_timeout").await?;
         }
         Ok(())
@@ -259,6 +336,13 @@ impl Conn {
         drop(driver.await);
         false
     }
+}
+
+/// A statement as the log shows it: one line, of bounded length.
+fn excerpt(sql: &str) -> String {
+    const LENGTH: usize = 200;
+    let words: Vec<_> = sql.split_whitespace().collect();
+    words.join(" ").chars().take(LENGTH).collect()
 }
 
 fn asks_for_copy_data(sql: &str) -> bool {

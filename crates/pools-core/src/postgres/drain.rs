@@ -38,7 +38,8 @@ impl Shared {
                     drop(slot);
                 });
             }
-            if self.state.lock().counts().all() == 0 {
+            let counts = self.state.lock().counts();
+            if counts.all() + counts.detached == 0 {
                 return;
             }
             changed.await;
@@ -49,7 +50,9 @@ impl Shared {
     /// lost its socket would go on with its statement.
     async fn cut_all(&self) {
         let links = self.state.lock().links();
-        let cancels = links.iter().filter(|link| link.wire.busy()).map(|link| link.token.cancel());
+        // Behind a proxy a cancel might hit somebody else.
+        let busy = links.iter().filter(|link| link.wire.busy() && !self.config.transaction_pooling);
+        let cancels = busy.map(|link| link.token.cancel());
         // One that fails leaves nothing else to try; the socket is closed in any case.
         drop(timeout(GRACE / 2, join_all(cancels)).await);
         for link in links {

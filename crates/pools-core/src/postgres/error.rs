@@ -18,8 +18,8 @@ pub enum PgError {
     },
     /// Every place was taken for the whole wait: raise the limit, or shorten the work of the longest holder.
     #[error(
-        "QueuePool limit of size {size} overflow {overflow} reached, connection timed out, timeout {:.2}{}",
-        waited.as_secs_f64(), longest_text(longest.as_ref())
+        "QueuePool limit of size {size} overflow {overflow} reached, connection timed out, timeout {:.2}{}{}",
+        waited.as_secs_f64(), longest_text(longest.as_ref()), connect_text(connect.as_ref())
     )]
     Exhausted {
         /// `DB_POOL_SIZE`.
@@ -30,6 +30,14 @@ pub enum PgError {
         waited: Duration,
         /// Who has held a connection longest.
         longest: Option<Holder>,
+        /// Why the last connect failed, if none succeeded since.
+        connect: Option<OpenError>,
+    },
+    /// The pool is paused: resume it.
+    #[error("the Postgres pool is paused, waited {:.2} s", waited.as_secs_f64())]
+    Paused {
+        /// How long the caller waited.
+        waited: Duration,
     },
     /// More callers wait than `DB_POOL_QUEUE` allows: shed load.
     #[error("{waiting} callers wait for a connection already, the queue holds no more")]
@@ -107,6 +115,9 @@ pub enum PgError {
         /// Its name here.
         given: String,
     },
+    /// Behind a proxy that pools by transaction the next statement may run in another session.
+    #[error("session settings cannot be changed with DB_TRANSACTION_POOLING")]
+    NoSession,
     /// The pool was drained.
     #[error("the Postgres pool is closed")]
     Closed,
@@ -116,7 +127,8 @@ impl PgError {
     /// Whether the same call may work later without any change: the server is away, or the pool is busy.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Exhausted { .. } | Self::QueueFull { .. } | Self::Open { .. } | Self::Closed => true,
+            Self::Exhausted { .. } | Self::QueueFull { .. } | Self::Paused { .. } => true,
+            Self::Open { .. } | Self::Closed => true,
             Self::Lost { .. } | Self::Stalled { .. } | Self::Unfinished => true,
             Self::Migration { cause, .. } => cause.is_unavailable(),
             // Class 53: insufficient resources; 57P01 to 57P03: the server shuts down or starts.
@@ -130,7 +142,7 @@ impl PgError {
     /// Whether the pool or the server was too busy, rather than away.
     pub fn is_busy(&self) -> bool {
         match self {
-            Self::Exhausted { .. } | Self::QueueFull { .. } => true,
+            Self::Exhausted { .. } | Self::QueueFull { .. } | Self::Paused { .. } => true,
             Self::Open { cause, .. } => cause.sqlstate() == Some(&SqlState::TOO_MANY_CONNECTIONS),
             _ => false,
         }
@@ -164,6 +176,10 @@ impl PgError {
 fn longest_text(longest: Option<&Holder>) -> String {
     let text = |holder: &Holder| format!("; longest held {:.0?} by {}", holder.held, holder.site);
     longest.map(text).unwrap_or_default()
+}
+
+fn connect_text(connect: Option<&OpenError>) -> String {
+    connect.map(|cause| format!("; last connect failed: {}", chain(cause))).unwrap_or_default()
 }
 
 fn sqlstate_text(state: Option<&SqlState>) -> String {
@@ -275,11 +291,12 @@ mod tests {
             since: Utc::now(),
         };
         let waited = Duration::from_secs(30);
-        let error = PgError::Exhausted { size: 10, overflow: 20, waited, longest: Some(holder) };
+        let connect = Some(OpenError::TimedOut { after: Duration::from_secs(10) });
+        let error = PgError::Exhausted { size: 10, overflow: 20, waited, longest: Some(holder), connect };
         assert_eq!(
             error.to_string(),
             "QueuePool limit of size 10 overflow 20 reached, connection timed out, timeout 30.00; \
-             longest held 41s by loans.rs:88"
+             longest held 41s by loans.rs:88; last connect failed: the server did not let us in within 10.0s"
         );
         assert!(error.is_busy() && error.is_unavailable());
     }

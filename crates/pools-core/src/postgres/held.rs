@@ -26,12 +26,25 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) type SlotGuard = PooledConnection<'static, Slots>;
 
+/// Where a connection belongs: a slot of bb8's and a place in the gate.
+#[derive(Debug)]
+pub(super) struct Place {
+    // The slot goes back before the permit: whoever gets the permit must find it.
+    pub(super) slot: SlotGuard,
+    _permit: Permit,
+}
+
+impl Place {
+    pub(super) fn new(slot: SlotGuard, permit: Permit) -> Self {
+        Self { slot, _permit: permit }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) conn: Box<Conn>,
-    // The slot goes back before the place: whoever gets the place must find it.
-    pub(super) slot: SlotGuard,
-    pub(super) permit: Permit,
+    /// `None` once detached.
+    pub(super) place: Option<Place>,
 }
 
 /// A connection that is out. Dropping it gives it back.
@@ -57,6 +70,15 @@ impl Held {
     pub(super) fn into_parts(mut self) -> Parts {
         self.parts.take().expect("BUG: only drop and into_parts take the parts")
     }
+
+    /// Gives the place to the next caller; the connection stays here, and is closed at the end.
+    pub(super) fn detach(&mut self) {
+        let place = self.parts.as_mut().and_then(|parts| parts.place.take());
+        if place.is_some() {
+            self.pool.state.lock().detach(self.conn().id);
+            self.pool.changed.notify_waiters();
+        }
+    }
 }
 
 impl Drop for Held {
@@ -76,14 +98,15 @@ enum Fate {
 
 impl Shared {
     fn fate(&self, conn: &Conn) -> Fate {
-        let wire = &conn.link.wire;
-        if conn.is_dead() || wire.copied() {
+        if conn.is_dead() || conn.link.wire.copied() {
             Fate::Close(CloseReason::Broken)
-        } else if conn.abandoned.load(Ordering::Acquire)
-            || conn.limited.load(Ordering::Acquire)
-            || wire.busy()
-            || !wire.outside_transaction()
-        {
+        } else if conn.rules.transaction_pooling && conn.abandoned.load(Ordering::Acquire) {
+            // A polite end would wait for the statement.
+            conn.stalled.store(true, Ordering::Release);
+            Fate::Close(CloseReason::Unfinished)
+        } else if conn.unwanted.load(Ordering::Acquire) {
+            Fate::Close(CloseReason::Invalidated)
+        } else if conn.needs_cleaning() {
             Fate::Clean
         } else if conn.epoch < self.state.lock().epoch() {
             Fate::Close(CloseReason::Invalidated)
@@ -93,6 +116,9 @@ impl Shared {
     }
 
     fn give_back(self: &Arc<Self>, parts: Parts) {
+        if parts.place.is_none() {
+            return self.close_in_background(parts, CloseReason::Detached);
+        }
         match self.fate(&parts.conn) {
             Fate::Keep => self.keep(parts),
             Fate::Close(_) if parts.conn.link.ended.load(Ordering::Acquire) => {
@@ -126,16 +152,16 @@ impl Shared {
         let now = Instant::now();
         parts.conn.used = now;
         let close_surplus = self.config.overflow_linger.is_zero();
-        let checked_in = self.state.lock().check_in(parts.conn.id, now, self.config.size, close_surplus);
+        let checked_in = self.state.lock().check_in(parts.conn.id, now, close_surplus);
         match checked_in {
             // It ended while it was out: its task found it in nobody's queue, so the entry is ours to remove.
             CheckIn::Idle { .. } if parts.conn.link.ended.load(Ordering::Acquire) => {
                 self.forget(parts.conn, CloseReason::Broken);
             }
             CheckIn::Idle { surplus } => {
-                parts.slot.conn = Some(parts.conn);
-                drop(parts.slot);
-                drop(parts.permit);
+                if let Some(mut place) = parts.place {
+                    place.slot.conn = Some(parts.conn);
+                }
                 self.changed.notify_waiters();
                 if surplus {
                     self.surplus.notify_one();
@@ -151,10 +177,9 @@ impl Shared {
         self.state.lock().condemn(parts.conn.id);
         let pool = Arc::clone(self);
         self.spawn("close", async move {
-            let Parts { conn, slot, permit } = parts;
+            let Parts { conn, place } = parts;
             pool.close(conn, reason).await;
-            drop(slot);
-            drop(permit);
+            drop(place);
         });
     }
 
@@ -172,15 +197,20 @@ impl Shared {
     /// [`overflow_linger`](crate::config::postgres::PgConfig::overflow_linger). Returns when to look again.
     pub(super) fn shed(self: &Arc<Self>) -> Option<Instant> {
         let (now, linger) = (Instant::now(), self.config.overflow_linger);
-        let (due, next) = self.state.lock().surplus(now, self.config.size, linger);
-        // A closing connection still has a server process and therefore needs a place; if callers have them all,
-        // nothing is superfluous.
-        let permits: Vec<_> = due.iter().map_while(|_| self.gate.try_enter().ok().flatten()).collect();
+        let (due, next) = self.state.lock().surplus(now, linger);
+        self.retire(due, CloseReason::MaxFree);
+        next
+    }
+
+    /// Closes these connections, as far as they are idle still and there are places for it: a closing connection
+    /// has a server process and therefore needs one.
+    pub(super) fn retire(self: &Arc<Self>, ids: Vec<u64>, reason: CloseReason) {
+        let permits: Vec<_> = ids.iter().map_while(|_| self.gate.try_enter().ok().flatten()).collect();
         let mut doomed = Vec::new();
         {
             let mut state = self.state.lock();
-            for id in due.into_iter().take(permits.len()) {
-                // Somebody may have taken it since: then it is needed.
+            for id in ids.into_iter().take(permits.len()) {
+                // Somebody may have taken it since.
                 if state.check_out(id) {
                     state.condemn(id);
                     doomed.push(id);
@@ -190,9 +220,8 @@ impl Shared {
         let taken = self.take_idle(|conn| doomed.contains(&conn.id));
         // One that is missing was popped by a caller just now, who finds it condemned and closes it.
         for ((conn, slot), permit) in taken.into_iter().zip(permits) {
-            self.close_in_background(Parts { conn, slot, permit }, CloseReason::MaxFree);
+            self.close_in_background(Parts { conn, place: Some(Place::new(slot, permit)) }, reason);
         }
-        next
     }
 
     /// Takes those idle connections out of bb8 that `wanted` picks. The others keep their order.

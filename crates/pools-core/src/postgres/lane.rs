@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Shared,
+    config::PgConfig,
     error::PgError,
     lease::{Lease, at_most_one, exactly_one},
 };
@@ -41,6 +42,15 @@ pub(super) struct Member {
     carrier: Mutex<Weak<Lease>>,
     /// Held by the one who acquires; the others wait for its lease instead of each acquiring one.
     acquiring: tokio::sync::Mutex<()>,
+}
+
+impl Member {
+    /// Those of a pool.
+    pub(super) fn all(config: &PgConfig) -> Vec<Self> {
+        let off = config.transaction_pooling;
+        let count = if off { 0 } else { config.pipeline_connections.min(config.size) };
+        (0..count).map(|_| Self::default()).collect()
+    }
 }
 
 /// Sends single statements over shared connections. Cheap to clone.
@@ -149,10 +159,11 @@ impl Shared {
     fn usable(&self, member: &Member) -> Option<Arc<Lease>> {
         let carrier = member.carrier.lock().upgrade()?;
         let conn = carrier.conn();
-        let good = !conn.is_dead()
-            && !conn.abandoned.load(Ordering::Acquire)
-            && Instant::now() < conn.expires
-            && conn.epoch == self.state.lock().epoch();
+        let good =
+            !conn.is_dead() && !conn.abandoned.load(Ordering::Acquire) && Instant::now() < conn.expires && {
+                let state = self.state.lock();
+                conn.epoch == state.epoch() && !state.is_paused()
+            };
         good.then_some(carrier)
     }
 

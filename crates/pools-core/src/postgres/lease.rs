@@ -94,14 +94,28 @@ impl Lease {
     /// time that is left to answer a request. Never lengthens `DB_STATEMENT_TIMEOUT`; ends with the lease.
     ///
     /// # Errors
-    /// As [`query`](Self::query).
+    /// As [`query`](Self::query); [`PgError::NoSession`] with `DB_TRANSACTION_POOLING`.
     pub async fn limit(&self, limit: Duration) -> Result<(), PgError> {
+        if self.conn().rules.transaction_pooling {
+            return Err(PgError::NoSession);
+        }
         let most = self.held.pool().config.statement_timeout;
         // 0 would mean no limit at all.
         let millis = limit.min(most).as_millis().max(1);
         self.ready().await?;
         self.conn().limited.store(true, Ordering::Release);
         self.seen(self.conn().batch(&format!("SET statement_timeout = {millis}")).await)
+    }
+
+    /// Has the connection closed instead of used again, such as when its session cannot be trusted any more.
+    pub fn invalidate(self) {
+        self.conn().unwanted.store(true, Ordering::Release);
+    }
+
+    /// Takes the connection out of the pool, for work that would hold a place for long. The place goes to the next
+    /// caller at once; the lease works as before, outside the bound, and its connection is closed at the end.
+    pub fn detach(&mut self) {
+        self.held.detach();
     }
 
     /// Whether a statement may be sent now; ends a transaction that was dropped open.

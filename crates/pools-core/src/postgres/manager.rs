@@ -9,13 +9,13 @@ use std::{
 
 use bb8_postgres::{
     bb8::ManageConnection,
-    tokio_postgres::{AsyncMessage, Client, Connection, Error, error::Severity},
+    tokio_postgres::{AsyncMessage, Client, Connection, Error, config::LoadBalanceHosts, error::Severity},
 };
 use futures_util::future::poll_fn;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,11 @@ impl Manager {
     /// TCP, TLS and log-in, all of it by `deadline`.
     pub(super) async fn open(&self, deadline: Instant, limit: Duration) -> Result<Opened, OpenError> {
         let open = async {
-            if self.target.sockets.is_empty() { self.open_tcp().await } else { self.open_unix().await }
+            if self.target.sockets.is_empty() {
+                self.open_tcp(deadline).await
+            } else {
+                self.open_unix().await
+            }
         };
         match timeout_at(deadline, open).await {
             Ok(result) => result,
@@ -86,21 +90,33 @@ impl Manager {
         }
     }
 
-    async fn open_tcp(&self) -> Result<Opened, OpenError> {
-        let connector = self.target.connector.fresh();
-        let (client, connection) = self.target.config.connect(connector.clone()).await.map_err(refused)?;
-        Ok(opened(client, connection, connector, None))
+    /// Tries the hosts in order, each for its share of the time that is left.
+    async fn open_tcp(&self, deadline: Instant) -> Result<Opened, OpenError> {
+        let mut result = None;
+        let mut hosts: Vec<_> = self.target.hosts.iter().collect();
+        if hosts.iter().any(|host| host.get_load_balance_hosts() == LoadBalanceHosts::Random) {
+            fastrand::shuffle(&mut hosts);
+        }
+        let shares = (1..=hosts.len()).rev();
+        for (host, left) in hosts.into_iter().zip(shares) {
+            let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(1);
+            let connector = self.target.connector.fresh();
+            match timeout(share, host.connect(connector.clone())).await {
+                Ok(Ok((client, connection))) => return Ok(opened(client, connection, connector, None)),
+                Ok(Err(cause)) => result = Some(refused(cause)),
+                Err(_) => result = Some(OpenError::TimedOut { after: share }),
+            }
+        }
+        Err(result.expect("BUG: a target has a host"))
     }
 
     async fn open_unix(&self) -> Result<Opened, OpenError> {
         let mut result = None;
-        for (directory, port) in &self.target.sockets {
+        for ((directory, port), host) in self.target.sockets.iter().zip(&self.target.hosts) {
             let path = directory.join(format!(".s.PGSQL.{port}"));
             let connector = self.target.connector.plain();
             let opening = match UnixStream::connect(&path).await {
-                Ok(stream) => {
-                    self.target.config.connect_raw(stream, connector.handshake("")).await.map_err(refused)
-                }
+                Ok(stream) => host.connect_raw(stream, connector.handshake("")).await.map_err(refused),
                 Err(cause) => Err(OpenError::Socket { cause: Arc::new(cause) }),
             };
             match opening {

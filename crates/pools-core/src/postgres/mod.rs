@@ -24,7 +24,13 @@
 //! **A panic** in a holder drops its lease. **Shutdown**: [`Pool::drain`] refuses new callers, waits for leases
 //! until its deadline, then cuts and names them.
 //!
-//! **Not here**: row streams, `COPY`, `LISTEN`, and a full reset of session state (`SET` stays).
+//! **At run time**: [`PgPool::resize`], [`PgPool::pause`], [`PgPool::resume`], [`PgPool::invalidate`],
+//! [`Lease::invalidate`], [`Lease::detach`]. No waiter loses its turn by them.
+//!
+//! **Behind PgBouncer** in transaction mode: `DB_TRANSACTION_POOLING`.
+//!
+//! **Not here**: row streams, `COPY`, receiving what `LISTEN` listens for. Statements that a caller names with
+//! `PREPARE` stay in the session under either `DB_RESET`.
 //!
 //! ```no_run
 //! use pools_core::postgres::{PgConfig, PgError, PgPool};
@@ -43,6 +49,7 @@ mod binding;
 mod cache;
 mod checkout;
 mod conn;
+mod control;
 mod drain;
 mod error;
 mod held;
@@ -93,7 +100,7 @@ use self::{
     lane::Member,
     manager::{Manager, Slots},
     opener::Opener,
-    state::State,
+    state::{Bounds, State},
     url::Target,
 };
 use crate::{
@@ -109,6 +116,9 @@ use crate::{
 /// bb8 never makes anybody wait; if it did after all, this is when its caller would hear of it.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// `DB_POOL_SIZE` and `DB_MAX_OVERFLOW` at their largest.
+const MOST_SLOTS: u32 = 20_000;
+
 /// A pool of connections to one Postgres. Clones share the same connections.
 #[derive(Clone)]
 pub struct PgPool(Arc<Shared>);
@@ -121,6 +131,8 @@ struct Shared {
     gate: Admission,
     opener: Arc<Opener>,
     state: Mutex<State<Arc<Link>>>,
+    /// Why the last connect failed; `None` after one that succeeded.
+    connect_error: Mutex<Option<OpenError>>,
     lane: Vec<Member>,
     recorder: Recorder,
     holders: Arc<Holders>,
@@ -163,9 +175,10 @@ impl PgPool {
     /// Outside a tokio runtime.
     pub fn open(config: PgConfig) -> Result<Self, PgError> {
         let target = Target::parse(&config).map_err(|fault| PgError::Url { fault })?;
-        let places = config.size + config.overflow;
+        let bounds = Bounds { size: config.size, overflow: config.overflow };
         let slots = bb8::Pool::builder()
-            .max_size(places)
+            // The gate is the bound; bb8 has one that cannot be changed later.
+            .max_size(MOST_SLOTS)
             .test_on_check_out(false)
             .max_lifetime(None)
             .idle_timeout(None)
@@ -175,10 +188,11 @@ impl PgPool {
         let shared = Arc::new(Shared {
             manager: Manager::new(target),
             slots,
-            gate: Admission::new(places, config.queue),
+            gate: Admission::new(bounds.all(), config.queue),
             opener: Arc::default(),
-            state: Mutex::new(State::new()),
-            lane: (0..config.pipeline_connections.min(config.size)).map(|_| Member::default()).collect(),
+            state: Mutex::new(State::new(bounds)),
+            connect_error: Mutex::default(),
+            lane: Member::all(&config),
             recorder: Recorder::default(),
             holders: Holders::new(PoolKind::Postgres),
             health: HealthCell::new(PoolKind::Postgres),
@@ -229,6 +243,43 @@ impl PgPool {
         migrations: &'a [Migration<'a>],
     ) -> impl Future<Output = Result<u32, PgError>> + Send + use<'a> {
         Arc::clone(&self.0).migrate(migrations, Location::caller())
+    }
+
+    /// Waits until `DB_MIN_IDLE` connections are open; at once when that is 0.
+    ///
+    /// # Errors
+    /// Why the last attempt failed, when `deadline` passes first. The pool goes on trying by itself.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, what was opened stays.
+    pub async fn warm(&self, deadline: Instant) -> Result<(), PgError> {
+        self.0.warm(deadline).await
+    }
+
+    /// Changes `DB_POOL_SIZE` and `DB_MAX_OVERFLOW`. Waiters get new places in order. What is idle and beyond the
+    /// new bounds is closed now; what is out, when it comes back.
+    ///
+    /// # Panics
+    /// With a size of 0, or more than 10,000 of either.
+    pub fn resize(&self, size: u32, overflow: u32) {
+        self.0.resize(Bounds { size, overflow });
+    }
+
+    /// Gives out no connections until [`resume`](Self::resume): callers wait, at most `DB_POOL_TIMEOUT`. Returns
+    /// whether everything that was out came back by `deadline`; the pool is paused in any case.
+    pub async fn pause(&self, deadline: Instant) -> bool {
+        self.0.pause(deadline).await
+    }
+
+    /// Ends a pause. Whoever waited longest is served first.
+    pub fn resume(&self) {
+        self.0.resume();
+    }
+
+    /// Has every connection opened so far closed: idle ones now, others when they come back. For a change of
+    /// servers or credentials behind the same URL.
+    pub fn invalidate(&self) {
+        self.0.invalidate();
     }
 
     /// The guide's `/pool/stats`.

@@ -8,6 +8,8 @@
 //!                removed         closing ─────remove─────► removed
 //! ```
 //!
+//! `detach` leads from out to detached, outside the bound; from there only `remove` leads on.
+//!
 //! Ids are never used twice: whoever holds a stale one finds nothing instead of somebody else's connection.
 
 use std::{collections::HashMap, time::Duration};
@@ -25,6 +27,23 @@ pub(super) enum Phase {
     Out,
     /// Being closed; it still has a server process and therefore its place.
     Closing,
+    /// Taken out of the pool by its holder.
+    Detached,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Those that are kept.
+    pub(super) size: u32,
+    /// Those above it.
+    pub(super) overflow: u32,
+}
+
+impl Bounds {
+    pub(super) fn all(self) -> u32 {
+        self.size + self.overflow
+    }
 }
 
 #[derive(Debug)]
@@ -41,6 +60,7 @@ pub(super) struct Counts {
     pub(super) idle: u32,
     pub(super) out: u32,
     pub(super) closing: u32,
+    pub(super) detached: u32,
 }
 
 impl Counts {
@@ -50,10 +70,11 @@ impl Counts {
             Phase::Idle => &mut self.idle,
             Phase::Out => &mut self.out,
             Phase::Closing => &mut self.closing,
+            Phase::Detached => &mut self.detached,
         }
     }
 
-    /// Connections that have a server process.
+    /// Connections inside the bound that have a server process.
     pub(super) fn live(&self) -> u32 {
         self.idle + self.out + self.closing
     }
@@ -67,7 +88,7 @@ impl Counts {
 /// What becomes of a connection that is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CheckIn {
-    /// It is idle now; `surplus` tells that more than `keep` are.
+    /// It is idle now; `surplus` tells that more than `size` are.
     Idle { surplus: bool },
     /// The queue is full: it must be closed.
     Full,
@@ -82,12 +103,15 @@ pub(super) struct State<L> {
     counts: Counts,
     next_id: u64,
     epoch: u64,
+    bounds: Bounds,
+    paused: bool,
     draining: bool,
 }
 
 impl<L: Clone> State<L> {
-    pub(super) fn new() -> Self {
-        Self { entries: HashMap::new(), counts: Counts::default(), next_id: 0, epoch: 0, draining: false }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let (entries, counts) = (HashMap::new(), Counts::default());
+        Self { entries, counts, next_id: 0, epoch: 0, bounds, paused: false, draining: false }
     }
 
     /// A connection is about to be opened: its id, and the epoch that it belongs to.
@@ -106,19 +130,20 @@ impl<L: Clone> State<L> {
         self.move_to(id, Phase::Out);
     }
 
-    /// It is given back. With `close_surplus` the one that finds `keep` idle ones is closed, QueuePool's rule.
-    pub(super) fn check_in(&mut self, id: u64, now: Instant, keep: u32, close_surplus: bool) -> CheckIn {
+    /// It is given back. With `close_surplus` the one that finds `size` idle ones is closed, QueuePool's rule. One
+    /// that is above the bound since that was made smaller is closed in any case.
+    pub(super) fn check_in(&mut self, id: u64, now: Instant, close_surplus: bool) -> CheckIn {
         if self.draining {
             return CheckIn::Draining;
         }
-        if close_surplus && self.counts.idle >= keep {
+        if self.counts.all() > self.bounds.all() || (close_surplus && self.counts.idle >= self.bounds.size) {
             return CheckIn::Full;
         }
         self.move_to(id, Phase::Idle);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.idle_since = Some(now);
         }
-        CheckIn::Idle { surplus: self.counts.idle > keep }
+        CheckIn::Idle { surplus: self.counts.idle > self.bounds.size }
     }
 
     /// Takes an idle connection; false when it is not idle any more (the server closed it, or it was condemned).
@@ -132,9 +157,15 @@ impl<L: Clone> State<L> {
 
     /// Its server process is about to go; the place is kept until [`remove`](Self::remove).
     pub(super) fn condemn(&mut self, id: u64) {
-        if self.entries.contains_key(&id) {
+        // One that was detached has no place to keep.
+        if self.entries.get(&id).is_some_and(|entry| entry.phase != Phase::Detached) {
             self.move_to(id, Phase::Closing);
         }
+    }
+
+    /// Its holder takes it out of the pool; its place is free at once.
+    pub(super) fn detach(&mut self, id: u64) {
+        self.move_to(id, Phase::Detached);
     }
 
     /// The server ended it. An idle one is removed; for another, whoever holds it does that. Returns its phase.
@@ -153,20 +184,45 @@ impl<L: Clone> State<L> {
         Some(entry.phase)
     }
 
-    /// Idle connections beyond `keep` that nobody needed for `linger`, longest idle first; and when the next one
+    /// Idle connections beyond `size` that nobody needed for `linger`, longest idle first; and when the next one
     /// will be due.
-    pub(super) fn surplus(&self, now: Instant, keep: u32, linger: Duration) -> (Vec<u64>, Option<Instant>) {
-        let beyond = self.counts.idle.saturating_sub(keep) as usize;
-        let idle = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Idle);
-        let mut idle: Vec<_> =
-            idle.filter_map(|(id, entry)| Some((entry.idle_since? + linger, *id))).collect();
-        idle.sort_unstable();
-        idle.truncate(beyond);
-        let due = idle.partition_point(|(due, _)| *due <= now);
-        (idle[..due].iter().map(|(_, id)| *id).collect(), idle.get(due).map(|(due, _)| *due))
+    pub(super) fn surplus(&self, now: Instant, linger: Duration) -> (Vec<u64>, Option<Instant>) {
+        let mut idle = self.longest_idle();
+        idle.truncate(self.counts.idle.saturating_sub(self.bounds.size) as usize);
+        let due = idle.partition_point(|(since, _)| *since + linger <= now);
+        (idle[..due].iter().map(|(_, id)| *id).collect(), idle.get(due).map(|(since, _)| *since + linger))
     }
 
-    /// Condemns everything opened so far; returns nothing, since each is found out at its next checkout.
+    /// Changes the bounds. Returns those idle connections that must go now; what is out and beyond the bounds goes
+    /// when it is given back.
+    pub(super) fn resize(&mut self, bounds: Bounds) -> Vec<u64> {
+        self.bounds = bounds;
+        let mut idle = self.longest_idle();
+        idle.truncate(self.counts.all().saturating_sub(bounds.all()) as usize);
+        idle.into_iter().map(|(_, id)| id).collect()
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// What is idle, longest first.
+    pub(super) fn longest_idle(&self) -> Vec<(Instant, u64)> {
+        let idle = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Idle);
+        let mut idle: Vec<_> = idle.filter_map(|(id, entry)| Some((entry.idle_since?, *id))).collect();
+        idle.sort_unstable();
+        idle
+    }
+
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Condemns everything opened so far: each is found out at its next checkout.
     pub(super) fn next_epoch(&mut self) {
         self.epoch += 1;
     }

@@ -18,7 +18,7 @@ pub struct PoolStats {
     pub status: &'static str,
     /// Always true: there is a pool.
     pub pool_configured: bool,
-    /// `DB_POOL_SIZE`.
+    /// `DB_POOL_SIZE`, or what it was resized to.
     pub size: u32,
     /// Idle connections.
     pub checked_in: u32,
@@ -32,34 +32,40 @@ pub struct PoolStats {
 
 impl Shared {
     pub(super) fn stats(&self) -> PoolStats {
-        let counts = self.state.lock().counts();
+        let (counts, size) = {
+            let state = self.state.lock();
+            (state.counts(), state.bounds().size)
+        };
         let total = counts.live();
         PoolStats {
             status: if self.health.is_up() { "active" } else { "unavailable" },
             pool_configured: true,
-            size: self.config.size,
+            size,
             checked_in: counts.idle,
             checked_out: counts.out + counts.closing,
-            overflow: total.saturating_sub(self.config.size),
+            overflow: total.saturating_sub(size),
             total_connections: total,
         }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let counts = self.state.lock().counts();
+        let (counts, bounds) = {
+            let state = self.state.lock();
+            (state.counts(), state.bounds())
+        };
         let target = Target {
             name: "postgres".to_owned(),
-            limit: self.gate.limit(),
+            limit: bounds.all(),
             in_use: counts.out + counts.closing,
             idle: counts.idle,
             opening: counts.opening,
             waiting: self.gate.waiting(),
         };
-        let raw_overflow = f64::from(counts.live()) - f64::from(self.config.size);
+        let raw_overflow = f64::from(counts.live()) - f64::from(bounds.size);
         Snapshot {
             pool: PoolKind::Postgres,
             health: self.health.get(),
-            limit: self.gate.limit(),
+            limit: bounds.all(),
             targets: vec![target],
             holders: self.holders.list(),
             totals: self.recorder.totals(),
@@ -81,6 +87,12 @@ impl Shared {
                     "Connections cut off, whose server process may live on.",
                     SampleKind::Counter,
                     count(&self.cut_off),
+                ),
+                sample(
+                    metrics::POSTGRES_DETACHED,
+                    "Connections taken out of the pool by their holders.",
+                    SampleKind::Gauge,
+                    f64::from(counts.detached),
                 ),
             ],
         }

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Shared, conn::Conn, held::Held};
+use super::{Shared, conn::Conn, error::PgError, held::Held, state::Bounds};
 
 const DOWN_PAUSE: Duration = Duration::from_millis(500);
 const UP_PAUSE: Duration = Duration::from_secs(15);
@@ -85,7 +85,9 @@ impl Shared {
         if !self.health.is_up() {
             return DOWN_PAUSE;
         }
-        self.top_up().await;
+        if let Err(error) = self.top_up(self.config.connect_timeout).await {
+            tracing::debug!(pool = "postgres", error = error.reason(), "the minimum is not reached");
+        }
         UP_PAUSE
     }
 
@@ -102,20 +104,19 @@ impl Shared {
         }
     }
 
-    /// Opens up to `DB_MIN_IDLE` connections.
-    async fn top_up(self: &Arc<Self>) {
-        let wanted = self.config.min_idle.min(self.gate.limit());
+    /// Opens connections until there are `DB_MIN_IDLE`, each in at most `limit`.
+    pub(super) async fn top_up(self: &Arc<Self>, limit: Duration) -> Result<(), PgError> {
+        let wanted = self.config.min_idle.min(self.state.lock().bounds().all());
         if self.state.lock().counts().live() >= wanted {
-            return;
+            return Ok(());
         }
         let mut held: Vec<Held> = Vec::new();
         for _ in 0..wanted {
-            let Ok(Some(permit)) = self.gate.try_enter() else { return };
-            match self.checkout(permit, self.config.connect_timeout).await {
-                Ok(one) => held.push(one),
-                Err(_) => return,
-            }
+            // Without a place, callers have them all, and open what they need.
+            let Some(permit) = self.gate.try_enter().map_err(|_| PgError::Closed)? else { break };
+            held.push(self.checkout(permit, limit).await?);
         }
+        Ok(())
     }
 
     /// Warns when the server has less room than this pool may take.
@@ -125,8 +126,8 @@ impl Shared {
         let Ok(rows) = conn.query(sql, &[]).await else { return };
         let Some(row) = rows.first() else { return };
         let (max, reserved): (i32, i32) = (row.get(0), row.get(1));
-        let (size, overflow) = (self.config.size, self.config.overflow);
-        if i64::from(self.gate.limit()) > i64::from(max - reserved) {
+        let Bounds { size, overflow } = self.state.lock().bounds();
+        if i64::from(size + overflow) > i64::from(max - reserved) {
             tracing::warn!(
                 pool = "postgres",
                 "DB_POOL_SIZE {size} + DB_MAX_OVERFLOW {overflow} = {} connections, but the server has room for {}: \

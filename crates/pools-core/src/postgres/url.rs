@@ -23,7 +23,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 /// Where and how to connect.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) config: Config,
+    /// One per host, in the order in which they are tried.
+    pub(super) hosts: Vec<Config>,
     pub(super) connector: Connector,
     /// Directories of Unix sockets with their ports; empty for TCP.
     pub(super) sockets: Vec<(PathBuf, u16)>,
@@ -47,8 +48,43 @@ impl Target {
         let connector = Connector::new(tls.mode, tls.roots.as_deref())?;
         apply(&mut config, settings);
         let sockets = sockets(&config)?;
-        Ok(Self { config, connector, sockets })
+        Ok(Self { hosts: apart(&config)?, connector, sockets })
     }
+}
+
+/// One configuration per host, so that each can be given its share of the time: the driver would spend all of it
+/// on a first host that takes the connection and says nothing.
+fn apart(config: &Config) -> Result<Vec<Config>, UrlFault> {
+    let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let fits = |count: usize| count <= 1 || count == hosts.len();
+    if !fits(ports.len()) || !(addresses.is_empty() || addresses.len() == hosts.len()) {
+        return Err(UrlFault::Malformed);
+    }
+    let one = |(index, host): (usize, &Host)| {
+        let mut one = Config::new();
+        one.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
+        one.target_session_attrs(config.get_target_session_attrs());
+        one.load_balance_hosts(config.get_load_balance_hosts());
+        one.channel_binding(config.get_channel_binding());
+        one.keepalives(config.get_keepalives()).keepalives_idle(config.get_keepalives_idle());
+        config.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+        config.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+        config.get_connect_timeout().map(|limit| one.connect_timeout(*limit));
+        config.get_tcp_user_timeout().map(|limit| one.tcp_user_timeout(*limit));
+        config.get_user().map(|user| one.user(user));
+        config.get_password().map(|password| one.password(password));
+        config.get_dbname().map(|name| one.dbname(name));
+        config.get_options().map(|options| one.options(options));
+        config.get_application_name().map(|name| one.application_name(name));
+        match host {
+            Host::Tcp(name) => one.host(name),
+            Host::Unix(path) => one.host_path(path),
+        };
+        addresses.get(index).map(|address| one.hostaddr(*address));
+        one.port(ports.get(index).or(ports.first()).copied().unwrap_or(5432));
+        one
+    };
+    Ok(hosts.iter().enumerate().map(one).collect())
 }
 
 fn apply(config: &mut Config, settings: &PgConfig) {
@@ -61,6 +97,10 @@ fn apply(config: &mut Config, settings: &PgConfig) {
     config.keepalives_idle(idle).keepalives_interval(interval).keepalives_retries(probes);
     config.connect_timeout(settings.connect_timeout);
     // Ours first: the server takes the last of two values, and the URL is the more particular place.
+    if settings.transaction_pooling {
+        // PgBouncer refuses what it does not know, and the next session would not have it.
+        return;
+    }
     let options = format!(
         "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} {}",
         settings.statement_timeout.as_millis(),
@@ -161,6 +201,6 @@ mod tests {
     fn a_target_shows_no_password() {
         let target = parse("postgres://u:hunter2@h/db?sslmode=verify-full&application_name=mine").unwrap();
         assert!(!format!("{target:?}").contains("hunter2"));
-        assert_eq!(target.config.get_application_name(), Some("mine"));
+        assert_eq!(target.hosts[0].get_application_name(), Some("mine"));
     }
 }

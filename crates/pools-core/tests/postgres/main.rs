@@ -4,12 +4,14 @@
 
 mod bounds;
 mod clean;
+mod control;
 mod drain;
 mod heal;
 mod lane;
 mod logs;
 mod migrate;
 mod opening;
+mod reset;
 mod session;
 mod tls;
 

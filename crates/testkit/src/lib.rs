@@ -15,6 +15,7 @@
 //! | to test against | take |
 //! |---|---|
 //! | the real thing | [`postgres`], [`redis`], [`anvil`] |
+//! | Postgres behind a proxy that pools by transaction | [`pgbouncer`] |
 //! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
 //! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
 //! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
@@ -33,6 +34,7 @@ mod counts;
 #[cfg(feature = "devchain")]
 pub mod devchain;
 mod listening;
+mod pgbouncer;
 mod port;
 mod postgres;
 mod process;
@@ -47,6 +49,7 @@ mod until;
 mod upstream;
 
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
+pub use pgbouncer::{PgBouncer, pgbouncer};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, ServerTls, Stop, postgres, postgres_with};
 pub use proxy::{BlackHole, Mode, Proxy, black_hole, proxy};

@@ -292,7 +292,8 @@ fn text_row(message: &SimpleQueryMessage) -> Option<Vec<String>> {
     Some((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
 }
 
-fn service_user() -> Option<&'static str> {
+/// Whom to run as what refuses to run as root.
+pub(crate) fn service_user() -> Option<&'static str> {
     rustix::process::getuid().is_root().then_some(SUPERUSER)
 }
 

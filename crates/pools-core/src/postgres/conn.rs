@@ -81,6 +81,27 @@ pub(super) struct Rules {
     pub(super) slow: Duration,
 }
 
+/// How a transaction begins and ends. Behind a proxy that pools by transaction no prepared statement may stay in
+/// the session: its name would meet another client's. The driver closes a statement only when the last row of its
+/// answer is dropped, and by then that message goes to another session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Texts {
+    pub(super) begin: &'static str,
+    pub(super) commit: &'static str,
+    pub(super) rollback: &'static str,
+}
+
+impl Rules {
+    pub(super) fn texts(self) -> Texts {
+        if self.transaction_pooling {
+            let (begin, commit) = ("BEGIN; DEALLOCATE ALL", "DEALLOCATE ALL; COMMIT");
+            Texts { begin, commit, rollback: "ROLLBACK; DEALLOCATE ALL" }
+        } else {
+            Texts { begin: "BEGIN", commit: "COMMIT", rollback: "ROLLBACK" }
+        }
+    }
+}
+
 impl Rules {
     pub(super) fn of(config: &PgConfig) -> Self {
         Self {
@@ -159,7 +180,7 @@ impl Conn {
     }
 
     /// Only inside a transaction does a proxy that pools by transaction keep us on the session in which the
-    /// statement was prepared. The statement is closed before the transaction ends.
+    /// statement was prepared.
     async fn in_one_transaction<T, F>(
         &self,
         sql: &str,
@@ -173,13 +194,14 @@ impl Conn {
             return call(self.client.prepare(sql).await?).await;
         }
         // Polled in this order, and therefore sent in it.
-        let (begun, statement) = join(self.client.batch_execute("BEGIN"), self.client.prepare(sql)).await;
+        let Texts { begin, commit, rollback } = self.rules.texts();
+        let (begun, statement) = join(self.client.batch_execute(begin), self.client.prepare(sql)).await;
         begun?;
         let result = match statement {
             Ok(statement) => call(statement).await,
             Err(error) => Err(error),
         };
-        let ended = self.client.batch_execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+        let ended = self.client.batch_execute(if result.is_ok() { commit } else { rollback }).await;
         // The statement's own error says more than the end's.
         result.and_then(|value| ended.map(|()| value))
     }
@@ -194,6 +216,10 @@ impl Conn {
         if asks_for_copy_data(sql) {
             return Err(PgError::Copy);
         }
+        let _alone = match self.rules.transaction_pooling {
+            true => Some(self.alone.lock().await),
+            false => None,
+        };
         // Text may have values in it that are nobody's business: the log gets the first word.
         let first_word = || sql.split_whitespace().next().unwrap_or_default().to_owned();
         self.run_within(patience, first_word, self.client.batch_execute(sql)).await
@@ -281,7 +307,7 @@ impl Conn {
             self.fence().await?;
         }
         if !self.link.wire.outside_transaction() {
-            self.client.batch_execute("ROLLBACK").await?;
+            self.client.batch_execute(self.rules.texts().rollback).await?;
         }
         self.rollback_due.store(false, Ordering::Release);
         let limited = self.limited.swap(false, Ordering::AcqRel);

@@ -86,7 +86,7 @@ impl Lease {
         self.ready().await?;
         // Set before the statement: whatever becomes of this future, the transaction has an end.
         self.conn().rollback_due.store(true, Ordering::Release);
-        self.seen(self.conn().batch("BEGIN").await)?;
+        self.seen(self.conn().batch(self.conn().rules.texts().begin).await)?;
         Ok(Transaction { lease: self, failed: false.into() })
     }
 
@@ -128,7 +128,7 @@ impl Lease {
             return Err(PgError::Closed);
         }
         if conn.rollback_due.swap(false, Ordering::AcqRel) {
-            self.seen(conn.batch("ROLLBACK").await)?;
+            self.seen(conn.batch(conn.rules.texts().rollback).await)?;
         }
         Ok(())
     }
@@ -237,7 +237,7 @@ impl Transaction<'_> {
             self.lease.ready().await?;
             return Err(PgError::Aborted);
         }
-        self.finish("COMMIT").await
+        self.finish(self.lease.conn().rules.texts().commit).await
     }
 
     /// Undoes the changes.
@@ -245,7 +245,7 @@ impl Transaction<'_> {
     /// # Errors
     /// As [`Lease::query`]; the changes are undone all the same.
     pub async fn rollback(self) -> Result<(), PgError> {
-        self.finish("ROLLBACK").await
+        self.finish(self.lease.conn().rules.texts().rollback).await
     }
 
     async fn finish(&self, sql: &str) -> Result<(), PgError> {

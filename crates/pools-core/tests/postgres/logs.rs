@@ -8,7 +8,7 @@ use std::{
 use pools_core::{pool::Pool, postgres::PgConfig, telemetry};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::{at, exactly, open, secs};
+use crate::{at, exactly, ms, open, ready, secs};
 
 /// Everything logged on this thread while it lives: tests with it run on one thread.
 #[derive(Clone, Default)]
@@ -67,6 +67,64 @@ async fn pg_18_a_lease_held_too_long_is_reported_with_its_line_and_request_and_s
     .await;
     drop(lease);
     assert!(logs.line_with(&["late lease returned", "logs.rs:"]), "{}", logs.text());
+}
+
+#[tokio::test]
+async fn slow_acquires_and_slow_statements_are_logged_above_their_thresholds() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let (slow_acquire, slow_statement) = (ms(100), ms(100));
+    let pool = open(PgConfig { slow_acquire, slow_statement, ..exactly(1, &server) });
+    ready(&pool).await;
+    let lease = pool.acquire().await.unwrap();
+    let waiting = async {
+        tokio::time::sleep(ms(200)).await;
+        drop(lease);
+    };
+    let (late, ()) = tokio::join!(pool.acquire(), waiting);
+    let late = late.unwrap();
+    assert!(
+        logs.line_with(&["WARN", "slow acquire", "site=", "logs.rs:", "pool=\"postgres\""]),
+        "{}",
+        logs.text()
+    );
+    late.query("SELECT  $1::int4,\n pg_sleep(0.15)", &[&4711]).await.unwrap();
+    assert!(
+        logs.line_with(&["WARN", "slow statement", "SELECT $1::int4, pg_sleep(0.15)"]),
+        "{}",
+        logs.text()
+    );
+    late.batch_execute("SELECT 'hunter2', pg_sleep(0.15)").await.unwrap();
+    for secret in ["hunter2", "4711"] {
+        assert!(!logs.text().contains(secret), "a value reached the log: {}", logs.text());
+    }
+    let told = logs.text().matches("slow statement").count();
+    late.query("SELECT 1", &[]).await.unwrap();
+    assert_eq!(logs.text().matches("slow statement").count(), told);
+}
+
+#[tokio::test]
+async fn thresholds_of_0_log_nothing() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let (slow_acquire, slow_statement) = (ms(0), ms(0));
+    let pool = open(PgConfig { slow_acquire, slow_statement, ..exactly(1, &server) });
+    pool.acquire().await.unwrap().query("SELECT pg_sleep(0.01)", &[]).await.unwrap();
+    assert!(!logs.text().contains("slow "), "{}", logs.text());
+}
+
+#[tokio::test]
+async fn a_time_out_behind_a_server_that_went_away_says_so_too() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { timeout: ms(300), ..exactly(1, &server) });
+    ready(&pool).await;
+    let _held = pool.acquire().await.unwrap();
+    pool.resize(2, 0);
+    server.stop(testkit::Stop::Fast).await;
+    assert!(pool.acquire().await.unwrap_err().reason().contains("Connection refused"));
+    pool.resize(1, 0);
+    let text = pool.acquire().await.unwrap_err().to_string();
+    assert!(text.contains("; longest held ") && text.contains("; last connect failed: "), "{text}");
 }
 
 #[tokio::test]

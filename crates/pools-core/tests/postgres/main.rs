@@ -11,6 +11,7 @@ mod lane;
 mod logs;
 mod migrate;
 mod opening;
+mod pgbouncer;
 mod reset;
 mod session;
 mod tls;

@@ -50,7 +50,7 @@ async fn pg_05_a_missing_or_bad_url_is_said_when_the_pool_is_made() {
 async fn pg_06_thirty_callers_on_a_server_that_never_answers_all_end_within_the_connect_time_out() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://app:x@{}/app", silent.local_addr().unwrap());
-    let pool = open(PgConfig { connect_timeout: secs(2), ..at(&url) });
+    let pool = open(PgConfig { connect_timeout: secs(5), ..at(&url) });
     // The second round begins with the failures of the first.
     for _ in 0..2 {
         let started = Instant::now();
@@ -61,8 +61,8 @@ async fn pg_06_thirty_callers_on_a_server_that_never_answers_all_end_within_the_
                 other => panic!("{}", other.reason()),
             }
         }
-        // One after the other, or place after place, it would be four and more.
-        assert!(started.elapsed() < ms(2_900), "{:?}", started.elapsed());
+        // One after the other, or place after place, it would be ten and more.
+        assert!(started.elapsed() < ms(5_500), "{:?}", started.elapsed());
     }
     settled(&pool).await;
     assert_eq!(pool.stats().total_connections, 0);
@@ -122,6 +122,64 @@ async fn pg_30_a_unix_socket_works() {
     drop(lease);
     settled(&pool).await;
     assert_eq!(backend_pid(&pool).await, pid);
+}
+
+/// A URL of several servers, in this order.
+fn several(ports: &[u16], parameters: &str) -> String {
+    let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("postgres://app:app-password@{}/app{parameters}", hosts.join(","))
+}
+
+async fn port_of(pool: &PgPool) -> u16 {
+    let lease = pool.acquire().await.unwrap_or_else(|error| panic!("{}", error.reason()));
+    let port: i32 = lease.query_one("SELECT inet_server_port()", &[]).await.unwrap().get(0);
+    u16::try_from(port).unwrap()
+}
+
+#[tokio::test]
+async fn pg_30_of_several_hosts_the_first_that_lets_us_in_is_taken() {
+    let (first, second) = tokio::join!(testkit::postgres(), testkit::postgres());
+    let url = several(&[first.port(), second.port()], "");
+    let pool = open(PgConfig { connect_timeout: secs(4), ..at(&url) });
+    assert_eq!(port_of(&pool).await, first.port());
+    first.stop(testkit::Stop::Fast).await;
+    testkit::until(secs(20), || pool.stats().checked_in == 0 || pool.health().state == HealthState::Up).await;
+    assert_eq!(port_of(&pool).await, second.port());
+    // Cancelling goes to the host that was taken.
+    let lease = pool.acquire().await.unwrap();
+    let pid: i32 = lease.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    drop(tokio::time::timeout(ms(50), lease.query("SELECT pg_sleep(60)", &[])).await);
+    drop(lease);
+    settled(&pool).await;
+    assert_eq!(backend_pid(&pool).await, pid);
+}
+
+#[tokio::test]
+async fn pg_30_a_first_host_that_hangs_leaves_time_for_the_next() {
+    let server = testkit::postgres().await;
+    let black_hole = testkit::black_hole().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for first in [black_hole.port(), silent.local_addr().unwrap().port()] {
+        let url = several(&[first, server.port()], "");
+        let pool = open(PgConfig { connect_timeout: secs(6), ..at(&url) });
+        assert_eq!(port_of(&pool).await, server.port());
+    }
+}
+
+#[tokio::test]
+async fn pg_30_target_session_attrs_picks_the_host_that_may_be_written_to() {
+    let settings = vec![("default_transaction_read_only".to_owned(), "on".to_owned())];
+    let options = testkit::PostgresOptions { settings, ..Default::default() };
+    let (standby, primary) = tokio::join!(testkit::postgres_with(options), testkit::postgres());
+    let ports = [standby.port(), primary.port()];
+    assert_eq!(
+        port_of(&open(at(&several(&ports, "?target_session_attrs=read-write")))).await,
+        primary.port()
+    );
+    assert_eq!(port_of(&open(at(&several(&ports, "?target_session_attrs=read-only")))).await, standby.port());
+    assert_eq!(port_of(&open(at(&several(&ports, "?target_session_attrs=any")))).await, standby.port());
+    let (error, _pool) = refusal(&several(&ports[..1], "?target_session_attrs=read-write")).await;
+    assert!(error.reason().contains("does not allow writes"), "{}", error.reason());
 }
 
 #[tokio::test]

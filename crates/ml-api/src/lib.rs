@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  environment ─► settings ─► startup ─┬─► risk: features ─► model ─► prediction     (needs nothing)
-//!                                      ├─► loans: record, outcome, statistics ─► Postgres pool
+//!                                      ├─► loans: record, outcome, statistics ─┐
+//!                                      ├─► matching: requests, offers, matches ┴► database ─► Postgres pool
 //!                                      └─► status: /health, /pool/stats
 //! ```
 //!
@@ -10,13 +11,17 @@
 //!
 //! - [`risk`]: the model and everything it is judged by. Pure arithmetic but for its `service` and `routes`.
 //! - [`loans`]: recorded loans. Its `store` is the only part that talks to the database.
+//! - [`matching`]: the book of loan requests and lending offers, likewise.
+//! - [`database`]: the pool and its schema.
 //! - [`status`]: what an operator asks.
 //! - [`settings`] and [`startup`]: from the environment to a running service; the only wiring.
 //!
 //! The model that a fresh service starts with is trained on data from [`risk::generator`], which is synthetic and
 //! is called so wherever it shows.
 
+pub mod database;
 pub mod loans;
+pub mod matching;
 pub mod risk;
 pub mod settings;
 pub mod startup;

@@ -1,4 +1,4 @@
-//! The only wiring: settings → pool → store → services → routes.
+//! The only wiring: settings → pool → database → stores → services → routes.
 //!
 //! Nothing here waits for a server. The model is trained and the schema migrated by jobs, while the service
 //! already listens and says in `/health` what it lacks.
@@ -16,7 +16,9 @@ use pools_core::{
 };
 
 use crate::{
+    database::Database,
     loans::{self, LoanService, store::LoanStore},
+    matching::{self, MatchingService, store::MatchingStore},
     risk::{self, service::RiskService},
     settings::Settings,
     status::{self, Status},
@@ -60,25 +62,24 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
         pools.add(Arc::new(pool.clone()));
     }
     let risk = RiskService::new();
-    let loans = LoanService::new(pool.clone().map(LoanStore::new));
+    let database = pool.map(Database::new);
+    let loans = LoanService::new(database.clone().map(LoanStore::new));
+    let matching = MatchingService::new(database.clone().map(MatchingStore::new));
     let jobs = Tasks::new();
-    start_jobs(&jobs, &risk, &loans);
+    start_jobs(&jobs, &risk, database.as_ref());
 
-    let status = Data::new(Status {
-        risk: risk.clone(),
-        loans: loans.clone(),
-        pool,
-        admin: AdminToken(service.admin_token),
-    });
-    let (risk, loans) = (Data::new(risk), Data::new(loans));
+    let status = Data::new(Status { risk: risk.clone(), database, admin: AdminToken(service.admin_token) });
+    let (risk, loans, matching) = (Data::new(risk), Data::new(loans), Data::new(matching));
     let routes = move |config: &mut web::ServiceConfig| {
         config
             .app_data(status.clone())
             .app_data(risk.clone())
             .app_data(loans.clone())
+            .app_data(matching.clone())
             .configure(status::routes)
             .configure(risk::routes::routes)
-            .configure(loans::routes::routes);
+            .configure(loans::routes::routes)
+            .configure(matching::routes::routes);
     };
     let port = ml.port;
     let served = Service {
@@ -95,7 +96,9 @@ fn open(config: PgConfig) -> Result<Option<PgPool>, StartError> {
     if config.url.is_none() {
         telemetry::announce_warning(
             "⚠️",
-            format_args!("Running without a database: DATABASE_URL is not set, /data/* answers 503"),
+            format_args!(
+                "Running without a database: DATABASE_URL is not set, /data/* and the matching book answer 503"
+            ),
         );
         return Ok(None);
     }
@@ -105,12 +108,14 @@ fn open(config: PgConfig) -> Result<Option<PgPool>, StartError> {
     Ok(Some(pool))
 }
 
-fn start_jobs(jobs: &Tasks, risk: &RiskService, loans: &LoanService) {
+fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>) {
     let risk = risk.clone();
     jobs.spawn("training", async move {
         if let Err(error) = risk.train().await {
             tracing::error!(cause = &error as &dyn std::error::Error, "there is no model");
         }
     });
-    jobs.spawn("schema", loans.clone().keep_schema(jobs.stopping()));
+    if let Some(database) = database {
+        jobs.spawn("schema", database.clone().keep_schema(jobs.stopping()));
+    }
 }

@@ -7,23 +7,20 @@ use actix_web::{
 use pools_core::{
     health::HealthState,
     pool::Pool,
-    postgres::PgPool,
     web::{AdminToken, Problem, authorise},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{loans::LoanService, risk::service::RiskService};
+use crate::{database::Database, risk::service::RiskService};
 
 /// Everything that the answers are made from.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Says whether there is a model.
     pub risk: RiskService,
-    /// Says whether loans can be recorded.
-    pub loans: LoanService,
-    /// The pool, if there is a database.
-    pub pool: Option<PgPool>,
+    /// The pool and its schema, if there is a database.
+    pub database: Option<Database>,
     /// Opens `?detail=leases`.
     pub admin: AdminToken,
 }
@@ -46,8 +43,10 @@ struct Health {
 /// A database that nobody configured is no fault; one that is away, or has no tables yet, is.
 async fn health(status: Data<Status>) -> Json<Health> {
     let model_loaded = status.risk.is_ready();
-    let database = status.pool.as_ref().map_or(HealthState::NotConfigured, |pool| pool.health().state);
-    let healthy = model_loaded && database != HealthState::Down && status.loans.is_ready();
+    let database = status.database.as_ref();
+    let has_schema = database.is_none_or(Database::has_schema);
+    let database = database.map_or(HealthState::NotConfigured, |database| database.pool().health().state);
+    let healthy = model_loaded && database != HealthState::Down && has_schema;
     Json(Health {
         status: if healthy { "healthy" } else { "degraded" },
         model_loaded,
@@ -74,7 +73,7 @@ async fn pool_stats(
     if leases {
         authorise(&request, &status.admin)?;
     }
-    let Some(pool) = &status.pool else {
+    let Some(pool) = status.database.as_ref().map(Database::pool) else {
         return Ok(Json(json!({ "status": "no_database", "pool_configured": false })));
     };
     let mut body = json!(pool.stats());

@@ -5,9 +5,6 @@
 //!                                                 └─► statistics, counted by the server
 //! ```
 //!
-//! **Schema.** Migrated as soon as Postgres can be reached: at start, or whenever it appears. Until then every
-//! route answers 503, and nothing is kept in memory in its place.
-//!
 //! # Cancel safety
 //! Each route is one statement. A caller that goes away cannot leave half a loan behind; it does not learn whether
 //! the statement was carried out, and may repeat it: recording and updating are idempotent.

@@ -153,7 +153,7 @@ impl OutcomeUpdate {
     }
 }
 
-const ADDRESS: &str = "0x and 40 hex digits, in one case or with a right EIP-55 checksum";
+pub(crate) const ADDRESS: &str = "0x and 40 hex digits, in one case or with a right EIP-55 checksum";
 const DAYS: &str = "a number of days, not negative";
 const LABEL: &str = "0 or 1";
 const LOAN_ID: &str = "a text of 1 to 128 printable characters, or a whole number";
@@ -163,15 +163,15 @@ const OUTCOME: &str = "an object with default, actual_repayment_time or loan_sta
 const STATUS: &str = "a text of 1 to 64 printable characters";
 const TIMESTAMP: &str = "a time after RFC 3339, or unix seconds";
 
-fn wrong(field: &str, expected: &'static str) -> FieldError {
+pub(crate) fn wrong(field: &str, expected: &'static str) -> FieldError {
     FieldError::Wrong { field: field.to_owned(), expected }
 }
 
 /// The members that have not been taken yet.
-struct Rest(Members);
+pub(crate) struct Rest(pub(crate) Members);
 
 impl Rest {
-    fn take<T>(
+    pub(crate) fn take<T>(
         &mut self,
         field: &'static str,
         expected: &'static str,
@@ -209,13 +209,13 @@ fn loan_id(value: &RawValue) -> Option<LoanId> {
     if whole { Some(LoanId(number.to_owned())) } else { printable(value, LONGEST_ID).map(LoanId) }
 }
 
-fn printable(value: &RawValue, longest: usize) -> Option<String> {
+pub(crate) fn printable(value: &RawValue, longest: usize) -> Option<String> {
     let text: String = serde_json::from_str(value.get()).ok()?;
     let length = text.chars().count();
     ((1..=longest).contains(&length) && !text.chars().any(char::is_control)).then_some(text)
 }
 
-fn address(value: &RawValue) -> Option<Address> {
+pub(crate) fn address(value: &RawValue) -> Option<Address> {
     let text: String = serde_json::from_str(value.get()).ok()?;
     Address::parse(&text)
 }

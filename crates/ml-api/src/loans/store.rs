@@ -1,20 +1,10 @@
 //! The table `loans`: the only part of this feature that names the pool.
 //!
-//! ```text
-//!  no schema ──tend: migrated──► schema ──a statement finds no table──► no schema
-//! ```
-//!
 //! Every statement is a single one and autocommitted, so it goes through the pool's pipelined lane.
 
-use std::sync::{
-    Arc, LazyLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::LazyLock;
 
-use pools_core::{
-    health::HealthState,
-    postgres::{Migration, PgError, PgPool, SqlState, ToSql},
-};
+use pools_core::postgres::ToSql;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -22,11 +12,10 @@ use super::{
     address::Address,
     model::{LoanRecord, Outcome, OutcomeUpdate},
 };
-use crate::risk::Feature;
-
-/// The schema, oldest first. Never edited, only added to.
-const MIGRATIONS: &[Migration<'static>] =
-    &[Migration { id: 1, name: "loans", sql: include_str!("../../migrations/0001_loans.sql") }];
+use crate::{
+    database::{Database, DatabaseError},
+    risk::Feature,
+};
 
 /// Columns beside the features, in the order of the parameters of [`RECORD`].
 const COLUMNS: [&str; 6] =
@@ -35,24 +24,9 @@ const COLUMNS: [&str; 6] =
 /// Loans without a status are counted under this name.
 const NO_STATUS: &str = "unknown";
 
-/// Why a statement has no result.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Postgres has not been reached since the start, refuses the migration, or has lost its tables.
-    #[error("Postgres, which recording loans needs, is away or has no tables for it yet; the log says why")]
-    NoSchema,
-    /// The pool or the server says why.
-    #[error("the database did not carry out the statement")]
-    Postgres(#[source] PgError),
-}
-
 /// Recorded loans in Postgres. Clones share the pool.
 #[derive(Clone, Debug)]
-pub struct LoanStore {
-    pool: PgPool,
-    schema: Arc<AtomicBool>,
-}
+pub struct LoanStore(Database);
 
 /// What was recorded, counted by the server in one statement.
 #[derive(Clone, Debug, Serialize)]
@@ -81,36 +55,16 @@ pub struct Outcomes {
 }
 
 impl LoanStore {
-    /// A store on this pool, without a schema until [`tend`](Self::tend) has seen to it.
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool, schema: Arc::default() }
-    }
-
-    /// Whether the tables were there last time.
-    pub fn has_schema(&self) -> bool {
-        self.schema.load(Ordering::Acquire)
-    }
-
-    /// Migrates where that is due and the pool says that the server is there. The pool looks for the server by
-    /// itself, so that a server out of reach costs no second row of attempts.
-    ///
-    /// # Errors
-    /// The server refuses the migration, or has just gone.
-    pub async fn tend(&self) -> Result<(), PgError> {
-        if self.has_schema() || self.pool.health().state != HealthState::Up {
-            return Ok(());
-        }
-        self.pool.migrate(MIGRATIONS).await?;
-        self.schema.store(true, Ordering::Release);
-        tracing::info!(migrations = MIGRATIONS.len(), "database schema is in place");
-        Ok(())
+    /// A store in this database.
+    pub fn new(database: Database) -> Self {
+        Self(database)
     }
 
     /// Inserts a loan, or adds to the one of this id. Returns whether it is new.
     ///
     /// # Errors
-    /// See [`StoreError`].
-    pub async fn record(&self, loan: &LoanRecord) -> Result<bool, StoreError> {
+    /// See [`DatabaseError`].
+    pub async fn record(&self, loan: &LoanRecord) -> Result<bool, DatabaseError> {
         let id = loan.id.as_str();
         let borrower = loan.borrower_address.as_ref().map(Address::as_str);
         let lender = loan.lender_address.as_ref().map(Address::as_str);
@@ -119,35 +73,33 @@ impl LoanStore {
         values.extend([&borrower as &(dyn ToSql + Sync), &lender, &loan.timestamp]);
         let Outcome { default, actual_repayment_time, loan_status } = &loan.outcome;
         values.extend([loan_status as &(dyn ToSql + Sync), default, actual_repayment_time, &loan.metadata]);
-        self.ready()?;
-        let row = self.pool.lane().query_one(&RECORD, &values).await.map_err(|cause| self.failed(cause))?;
+        let lane = self.0.ready()?.lane();
+        let row = lane.query_one(&RECORD, &values).await.map_err(|cause| self.0.failed(cause))?;
         Ok(row.get(0))
     }
 
     /// Adds how a loan ended. Returns whether there is such a loan.
     ///
     /// # Errors
-    /// See [`StoreError`].
-    pub async fn update(&self, update: &OutcomeUpdate) -> Result<bool, StoreError> {
+    /// See [`DatabaseError`].
+    pub async fn update(&self, update: &OutcomeUpdate) -> Result<bool, DatabaseError> {
         let id = update.id.as_str();
         let Outcome { default, actual_repayment_time, loan_status } = &update.outcome;
-        self.ready()?;
-        let changed = self
-            .pool
-            .lane()
+        let lane = self.0.ready()?.lane();
+        let changed = lane
             .execute(UPDATE, &[&id, loan_status, default, actual_repayment_time, &update.metadata])
             .await
-            .map_err(|cause| self.failed(cause))?;
+            .map_err(|cause| self.0.failed(cause))?;
         Ok(changed > 0)
     }
 
     /// Counts what was recorded, in one statement, so that the numbers add up.
     ///
     /// # Errors
-    /// See [`StoreError`].
-    pub async fn statistics(&self) -> Result<Statistics, StoreError> {
-        self.ready()?;
-        let row = self.pool.lane().query_one(&STATISTICS, &[]).await.map_err(|cause| self.failed(cause))?;
+    /// See [`DatabaseError`].
+    pub async fn statistics(&self) -> Result<Statistics, DatabaseError> {
+        let lane = self.0.ready()?.lane();
+        let row = lane.query_one(&STATISTICS, &[]).await.map_err(|cause| self.0.failed(cause))?;
         let (total_loans, repaid, defaulted): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
         let completeness = columns().enumerate().map(|(place, column)| {
             let count: i64 = row.get(4 + place);
@@ -161,19 +113,6 @@ impl LoanStore {
             by_outcome: Outcomes { repaid, defaulted, unknown: total_loans - repaid - defaulted },
             completeness: completeness.collect(),
         })
-    }
-
-    fn ready(&self) -> Result<(), StoreError> {
-        if self.has_schema() { Ok(()) } else { Err(StoreError::NoSchema) }
-    }
-
-    /// Somebody may have put an empty database in the place of ours: the next [`tend`](Self::tend) migrates it.
-    fn failed(&self, cause: PgError) -> StoreError {
-        if cause.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) {
-            self.schema.store(false, Ordering::Release);
-            return StoreError::NoSchema;
-        }
-        StoreError::Postgres(cause)
     }
 }
 

@@ -4,5 +4,6 @@ mod api;
 mod database;
 mod lifecycle;
 mod loans;
+mod matching;
 mod pool_stats;
 mod predict;

@@ -1,0 +1,192 @@
+//! The database as both features see it: a pool, whose schema is kept in place.
+//!
+//! ```text
+//!  no schema ──tend: migrated──► schema ──a statement finds no table──► no schema
+//! ```
+//!
+//! **Schema.** Migrated as soon as Postgres can be reached: at start, or whenever it appears. Until then every
+//! statement is refused here, and nothing is kept in memory in its place.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::http::StatusCode;
+use pools_core::{
+    health::HealthState,
+    postgres::{Migration, PgError, PgPool, SqlState},
+    web::Problem,
+};
+use tokio::time::sleep;
+
+/// The schema, oldest first. Never edited, only added to.
+const MIGRATIONS: &[Migration<'static>] = &[
+    Migration { id: 1, name: "loans", sql: include_str!("../migrations/0001_loans.sql") },
+    Migration { id: 2, name: "matching", sql: include_str!("../migrations/0002_matching.sql") },
+];
+
+/// How often it is looked whether the schema is due; while it is not, that costs one atomic read.
+const LOOK: Duration = Duration::from_millis(100);
+/// Pause after a migration that failed: soon enough to be used within 2 s of its cause's end.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a statement has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// Postgres has not been reached since the start, refuses the migration, or has lost its tables.
+    #[error("Postgres, which this route needs, is away or has no tables for it yet; the log says why")]
+    NoSchema,
+    /// The pool or the server says why.
+    #[error("the database did not carry out the statement")]
+    Postgres(#[source] PgError),
+}
+
+/// A pool and whether its tables are there. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: PgPool,
+    schema: Arc<AtomicBool>,
+}
+
+impl Database {
+    /// Without a schema until [`keep_schema`](Self::keep_schema) has seen to it.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool, schema: Arc::default() }
+    }
+
+    /// The pool, whatever the state of its schema.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Whether the tables were there last time.
+    pub fn has_schema(&self) -> bool {
+        self.schema.load(Ordering::Acquire)
+    }
+
+    /// The pool, to send a statement through.
+    ///
+    /// # Errors
+    /// There is no schema yet.
+    pub fn ready(&self) -> Result<&PgPool, DatabaseError> {
+        if self.has_schema() { Ok(&self.pool) } else { Err(DatabaseError::NoSchema) }
+    }
+
+    /// What a failed statement means. Somebody may have put an empty database in the place of ours: that is migrated
+    /// again.
+    pub fn failed(&self, cause: PgError) -> DatabaseError {
+        if cause.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) {
+            self.schema.store(false, Ordering::Release);
+            return DatabaseError::NoSchema;
+        }
+        DatabaseError::Postgres(cause)
+    }
+
+    /// Keeps the schema in place until `stopping` resolves.
+    ///
+    /// # Cancel safety
+    /// Stopped in the middle of a migration, that is rolled back by the server.
+    pub async fn keep_schema(self, stopping: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stopping => {}
+            () = self.keep() => {}
+        }
+    }
+
+    async fn keep(&self) {
+        let mut told = None;
+        loop {
+            let fault = self.tend().await.err().map(|error| error.reason());
+            if fault.is_some() && fault != told {
+                tracing::warn!(cause = fault, "the schema cannot be brought up to date; trying again");
+            }
+            let pause = if fault.is_some() { RETRY } else { LOOK };
+            told = fault;
+            sleep(pause).await;
+        }
+    }
+
+    /// Migrates where that is due and the pool says that the server is there. The pool looks for the server by
+    /// itself, so that a server out of reach costs no second row of attempts.
+    async fn tend(&self) -> Result<(), PgError> {
+        if self.has_schema() || self.pool.health().state != HealthState::Up {
+            return Ok(());
+        }
+        self.pool.migrate(MIGRATIONS).await?;
+        self.schema.store(true, Ordering::Release);
+        tracing::info!(migrations = MIGRATIONS.len(), "database schema is in place");
+        Ok(())
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::NoSchema => Self::unavailable(error.to_string()),
+            DatabaseError::Postgres(cause) => postgres(&cause),
+        }
+    }
+}
+
+fn postgres(cause: &PgError) -> Problem {
+    if cause.is_busy() {
+        return Problem::busy("all connections to Postgres are in use");
+    }
+    if cause.is_unavailable() {
+        tracing::warn!(cause = cause.reason(), "a request needed Postgres, which is away");
+        return Problem::unavailable("Postgres, which this route needs, is away");
+    }
+    // Class 22, data exception: the checks before let through what only the server can judge, such as 1e-99999.
+    if cause.sqlstate().is_some_and(|state| state.code().starts_with("22")) {
+        let detail = "Postgres cannot store a value of this body";
+        return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail);
+    }
+    tracing::error!(cause = cause.reason(), "a statement failed");
+    if cause.sqlstate() == Some(&SqlState::QUERY_CANCELED) {
+        return Problem::gateway_timeout("Postgres took longer than DB_STATEMENT_TIMEOUT");
+    }
+    Problem::internal()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::ResponseError;
+
+    use super::*;
+
+    fn answer(cause: PgError) -> (u16, Problem) {
+        let problem = Problem::from(DatabaseError::Postgres(cause));
+        (problem.status_code().as_u16(), problem)
+    }
+
+    #[test]
+    fn a_full_pool_is_503_with_the_time_to_come_again() {
+        let waited = Duration::from_secs(30);
+        let (status, problem) =
+            answer(PgError::Exhausted { size: 10, overflow: 20, waited, longest: None, connect: None });
+        assert_eq!(status, 503);
+        assert!(problem.to_string().starts_with("pool_busy"), "{problem}");
+        assert!(problem.error_response().headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_503_and_says_no_more_than_that() {
+        for cause in [PgError::Closed, PgError::Stalled { after: Duration::from_secs(1) }] {
+            let (status, problem) = answer(cause);
+            assert_eq!(status, 503);
+            assert!(problem.to_string().starts_with("upstream_unavailable"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_500_without_its_cause() {
+        let (status, problem) = answer(PgError::Rows { expected: "one row", found: 2 });
+        assert_eq!(status, 500);
+        assert!(!problem.to_string().contains("row"), "{problem}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The same workload on our pools and on the pools others use, side by side.
+//!
+//! ```text
+//!  server (testkit) ◄── subject: ours ──┐
+//!                   ◄── subject: peer ──┼─ in turns, five times each ──► rows ──► ratios
+//!                   ◄── subject: peer ──┘
+//! ```
+//!
+//! Absolute figures belong to the machine; what counts is the ratio of medians of runs that alternated. Nothing
+//! runs beside a subject, and nothing is left behind: each run opens its pool and closes it.
+
+mod load;
+mod peer;
+mod postgres;
+mod report;
+mod runs;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+
+/// What a benchmark may fail with. A subject's fault is printed and ends its rows, not the benchmark.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs our pools and others' on the same workload, and prints all runs and their medians.
+#[derive(Debug, Parser)]
+#[command(bin_name = "./scripts/bench")]
+struct Args {
+    /// The benchmark; without one they are listed.
+    name: Option<Name>,
+    /// Print the result as one JSON object on the last line.
+    #[arg(long)]
+    json: bool,
+    /// Runs of each subject.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Length of a run in seconds.
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// The Postgres pool against SQLAlchemy, node-pg, deadpool, sqlx and bb8: pg.1 to pg.12.
+    Postgres,
+}
+
+/// How often and how long.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    runs: u32,
+    measured: Duration,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0.1 to 60".to_owned()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            say(&format!("failed: {fault}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Fault> {
+    let mut out = io::stdout();
+    let Some(name) = args.name else {
+        return Ok(list(&mut out)?);
+    };
+    let plan = Plan { runs: args.runs, measured: Duration::from_secs_f64(args.seconds) };
+    let report = match name {
+        Name::Postgres => postgres::measure(plan).await?,
+    };
+    report.print(&mut out)?;
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn list(out: &mut impl Write) -> io::Result<()> {
+    for name in Name::value_variants() {
+        let value = name.to_possible_value().expect("BUG: no benchmark is hidden");
+        let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+        writeln!(out, "{:<12} {help}", value.get_name())?;
+    }
+    Ok(())
+}
+
+/// Progress, beside the result.
+fn say(line: &str) {
+    // There is nobody to tell that nobody listens.
+    drop(writeln!(io::stderr(), "bench: {line}"));
+}
+
+/// This crate's folder, where the peers' programs are.
+fn home() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

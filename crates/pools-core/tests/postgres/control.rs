@@ -14,7 +14,7 @@ use pools_core::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{at, backend_pid, exactly, ms, open, ready, secs, settled};
+use crate::{at, backend_pid, exactly, ms, open, ready, secs, settled, settled_with};
 
 fn closed(pool: &PgPool, reason: &str) -> u64 {
     let closed = pool.snapshot().totals.closed;
@@ -205,13 +205,4 @@ async fn pg_32_warming_up_waits_for_a_server_that_comes_late() {
     server.start().await;
     warm.await.unwrap().unwrap();
     assert!(pool.stats().total_connections >= 2);
-}
-
-/// Waits until `out` leases are out and nothing is being opened, cleaned or closed.
-async fn settled_with(pool: &PgPool, out: u32) {
-    testkit::until(secs(20), || {
-        let snapshot = pool.snapshot();
-        snapshot.in_use() == out && snapshot.opening() == 0
-    })
-    .await;
 }

@@ -12,6 +12,7 @@ mod logs;
 mod migrate;
 mod opening;
 mod pgbouncer;
+mod product;
 mod reset;
 mod session;
 mod tls;
@@ -60,9 +61,14 @@ async fn ready(pool: &PgPool) {
 
 /// Waits until no lease is out and nothing is being opened, cleaned or closed.
 async fn settled(pool: &PgPool) {
+    settled_with(pool, 0).await;
+}
+
+/// Waits until `out` leases are out and nothing is being opened, cleaned or closed.
+async fn settled_with(pool: &PgPool, out: u32) {
     testkit::until(secs(20), || {
         let snapshot = pool.snapshot();
-        snapshot.in_use() == 0 && snapshot.opening() == 0
+        snapshot.in_use() == out && snapshot.opening() == 0
     })
     .await;
 }

@@ -14,6 +14,7 @@
 //! - [`matching`]: the book of loan requests and lending offers, likewise.
 //! - [`database`]: the pool and its schema.
 //! - [`status`]: what an operator asks.
+//! - [`training`]: a model from a file, on the command line.
 //! - [`settings`] and [`startup`]: from the environment to a running service; the only wiring.
 //!
 //! The model that a fresh service starts with is trained on data from [`risk::generator`], which is synthetic and
@@ -26,3 +27,4 @@ pub mod risk;
 pub mod settings;
 pub mod startup;
 pub mod status;
+pub mod training;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use ml_api::{settings::Task, startup};
+use ml_api::{settings::Task, startup, training};
 use pools_core::{settings::StartError, web::healthcheck};
 
 #[tokio::main]
@@ -14,6 +14,8 @@ async fn main() -> ExitCode {
     let settings = match Task::read(std::env::args_os(), environment) {
         Ok(Task::Serve(settings)) => settings,
         Ok(Task::HealthCheck { port }) => return healthcheck(port),
+        Ok(Task::Generate(options)) => return end(training::generate(&options)),
+        Ok(Task::Train(options)) => return end(training::train(&options)),
         Err(StartError::Usage(usage)) => usage.exit(),
         Err(error) => return refuse(&error),
     };
@@ -21,6 +23,10 @@ async fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => refuse(&error),
     }
+}
+
+fn end(result: Result<(), training::TaskError>) -> ExitCode {
+    result.map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS)
 }
 
 #[expect(clippy::print_stderr, reason = "logging may be what could not be set up")]

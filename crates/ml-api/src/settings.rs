@@ -9,6 +9,8 @@ use pools_core::{
     web::{ServiceConfig, healthcheck_command, is_healthcheck},
 };
 
+use crate::training::{self, Generate, Train};
+
 pools_core::settings! {
     /// Knobs of ml-api alone.
     pub struct MlConfig in "ml-api" {
@@ -43,6 +45,10 @@ pub enum Task {
         /// Of this machine.
         port: u16,
     },
+    /// Write synthetic loans to a file.
+    Generate(Generate),
+    /// Train on a file.
+    Train(Train),
 }
 
 impl Task {
@@ -57,8 +63,14 @@ impl Task {
         let command = Command::new("ml-api")
             .version(env!("CARGO_PKG_VERSION"))
             .about("Answers whether a loan will default, and remembers how loans ended")
-            .subcommand(healthcheck_command());
+            .subcommand(healthcheck_command())
+            .subcommands(training::command::commands());
         let (values, matches) = Values::from_args(command, &sections(), args, environment)?;
+        match matches.subcommand() {
+            Some(("generate", flags)) => return Ok(Self::Generate(Generate::read(flags))),
+            Some(("train", flags)) => return Ok(Self::Train(Train::read(flags))),
+            _ => {}
+        }
         let ml = MlConfig::read(&values)?;
         if is_healthcheck(&matches) {
             return Ok(Self::HealthCheck { port: ml.port });

@@ -30,8 +30,13 @@ const DURATIONS: [f64; 6] = [7.0, 14.0, 30.0, 90.0, 180.0, 365.0];
 
 /// `rows` loans with their ends, the same for a seed on every platform.
 pub fn generate(rows: usize, seed: u64) -> Vec<Example> {
+    loans(seed).take(rows).collect()
+}
+
+/// Loans with their ends, one after the other, for as long as they are asked for.
+pub fn loans(seed: u64) -> impl Iterator<Item = Example> {
     let mut random = Random::new(seed);
-    (0..rows).map(|_| example(&mut random)).collect()
+    std::iter::repeat_with(move || example(&mut random))
 }
 
 struct Borrower {

@@ -7,3 +7,4 @@ mod loans;
 mod matching;
 mod pool_stats;
 mod predict;
+mod training;

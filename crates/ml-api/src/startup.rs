@@ -1,9 +1,10 @@
 //! The only wiring: settings → pool → database → stores → services → routes.
 //!
-//! Nothing here waits for a server. The model is trained and the schema migrated by jobs, while the service
+//! Nothing here waits for a server, unless `DB_MIN_IDLE` asks for connections, and then no longer than one connect
+//! may take. The model is trained and the schema migrated by jobs, while the service
 //! already listens and says in `/health` what it lacks.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use actix_web::web::{self, Data};
 use pools_core::{
@@ -14,6 +15,7 @@ use pools_core::{
     telemetry::{self, BadLevel},
     web::{AdminToken, QUIET, Service, serve},
 };
+use tokio::time::Instant;
 
 use crate::{
     database::Database,
@@ -54,7 +56,11 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
     telemetry::init(&service.log_level, QUIET)?;
 
     telemetry::announce("🚀", format_args!("Initializing connection pools..."));
+    let patience = postgres.connect_timeout;
     let pool = open(postgres)?;
+    if let Some(pool) = &pool {
+        warm(pool, patience).await;
+    }
     telemetry::announce("✅", format_args!("Connection pools initialized"));
 
     let mut pools = Registry::new();
@@ -106,6 +112,14 @@ fn open(config: PgConfig) -> Result<Option<PgPool>, StartError> {
     let pool = PgPool::open(config)?;
     telemetry::announce("✅", format_args!("Database pool configured: size={size}, max_overflow={overflow}"));
     Ok(Some(pool))
+}
+
+/// `DB_MIN_IDLE` connections are there before the service says that it is ready. A server that is away does not keep
+/// it from starting; the pool goes on trying.
+async fn warm(pool: &PgPool, patience: Duration) {
+    if let Err(error) = pool.warm(Instant::now() + patience).await {
+        tracing::warn!(cause = error.reason(), "started without the connections of DB_MIN_IDLE");
+    }
 }
 
 fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>) {

@@ -62,6 +62,25 @@ async fn a_postgres_that_appears_later_is_picked_up_and_its_schema_made() {
 }
 
 #[tokio::test]
+async fn the_minimum_of_connections_is_open_before_the_service_says_that_it_is_ready() {
+    let postgres = testkit::postgres().await;
+    let api = Api::start(&[("DATABASE_URL", &postgres.url()), ("DB_MIN_IDLE", "4")]).await;
+
+    assert_eq!(api.get("/health/ready").await.status, OK);
+    assert!(api.get("/pool/stats").await.json()["total_connections"].as_u64() >= Some(4));
+}
+
+#[tokio::test]
+async fn a_minimum_that_cannot_be_reached_does_not_keep_the_service_from_starting() {
+    let url = format!("postgres://app:x@127.0.0.1:{}/app", testkit::free_port());
+    let environment = [("DATABASE_URL", &*url), ("DB_MIN_IDLE", "4"), ("DB_CONNECT_TIMEOUT", "1")];
+    let api = Api::start(&environment).await;
+
+    assert_eq!(api.get("/health/ready").await.status, OK);
+    assert!(api.service.line_with("started without the connections of DB_MIN_IDLE").is_some());
+}
+
+#[tokio::test]
 async fn an_outage_degrades_and_ends_without_a_restart() {
     let postgres = testkit::postgres().await;
     let api = Api::start_healthy(&[("DATABASE_URL", &postgres.url())]).await;

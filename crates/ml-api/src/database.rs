@@ -27,6 +27,7 @@ use tokio::time::sleep;
 const MIGRATIONS: &[Migration<'static>] = &[
     Migration { id: 1, name: "loans", sql: include_str!("../migrations/0001_loans.sql") },
     Migration { id: 2, name: "matching", sql: include_str!("../migrations/0002_matching.sql") },
+    Migration { id: 3, name: "models", sql: include_str!("../migrations/0003_models.sql") },
 ];
 
 /// How often it is looked whether the schema is due; while it is not, that costs one atomic read.

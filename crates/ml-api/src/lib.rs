@@ -12,6 +12,7 @@
 //! - [`risk`]: the model and everything it is judged by. Pure arithmetic but for its `service` and `routes`.
 //! - [`loans`]: recorded loans. Its `store` is the only part that talks to the database.
 //! - [`matching`]: the book of loan requests and lending offers, likewise.
+//! - [`retraining`]: better models from recorded loans, the same in every replica.
 //! - [`database`]: the pool and its schema.
 //! - [`status`]: what an operator asks.
 //! - [`training`]: a model from a file, on the command line.
@@ -23,6 +24,7 @@
 pub mod database;
 pub mod loans;
 pub mod matching;
+pub mod retraining;
 pub mod risk;
 pub mod settings;
 pub mod startup;

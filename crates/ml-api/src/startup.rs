@@ -21,6 +21,7 @@ use crate::{
     database::Database,
     loans::{self, LoanService, store::LoanStore},
     matching::{self, MatchingService, store::MatchingStore},
+    retraining::{self, RetrainingService, store::ModelStore},
     risk::{self, service::RiskService},
     settings::Settings,
     status::{self, Status},
@@ -71,21 +72,27 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
     let database = pool.map(Database::new);
     let loans = LoanService::new(database.clone().map(LoanStore::new));
     let matching = MatchingService::new(database.clone().map(MatchingStore::new));
+    let retraining = RetrainingService::new(database.clone().map(ModelStore::new), risk.clone());
     let jobs = Tasks::new();
-    start_jobs(&jobs, &risk, database.as_ref());
+    start_jobs(&jobs, &risk, database.as_ref(), &retraining);
 
-    let status = Data::new(Status { risk: risk.clone(), database, admin: AdminToken(service.admin_token) });
+    let admin = AdminToken(service.admin_token);
+    let status = Data::new(Status { risk: risk.clone(), database, admin: admin.clone() });
     let (risk, loans, matching) = (Data::new(risk), Data::new(loans), Data::new(matching));
+    let (retraining, admin) = (Data::new(retraining), Data::new(admin));
     let routes = move |config: &mut web::ServiceConfig| {
         config
             .app_data(status.clone())
             .app_data(risk.clone())
             .app_data(loans.clone())
             .app_data(matching.clone())
+            .app_data(retraining.clone())
+            .app_data(admin.clone())
             .configure(status::routes)
             .configure(risk::routes::routes)
             .configure(loans::routes::routes)
-            .configure(matching::routes::routes);
+            .configure(matching::routes::routes)
+            .configure(retraining::routes::routes);
     };
     let port = ml.port;
     let served = Service {
@@ -122,7 +129,7 @@ async fn warm(pool: &PgPool, patience: Duration) {
     }
 }
 
-fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>) {
+fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>, retraining: &RetrainingService) {
     let risk = risk.clone();
     jobs.spawn("training", async move {
         if let Err(error) = risk.train().await {
@@ -131,5 +138,6 @@ fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>) {
     });
     if let Some(database) = database {
         jobs.spawn("schema", database.clone().keep_schema(jobs.stopping()));
+        jobs.spawn("model in use", retraining.clone().follow(jobs.stopping()));
     }
 }

@@ -10,7 +10,7 @@
 //! the statement was carried out, and may repeat it: recording and updating are idempotent.
 //!
 //! # What it does not do
-//! It does not train: the recorded rows are read by nobody but the statistics yet.
+//! It does not train: `retraining` reads the rows.
 
 pub mod address;
 pub mod model;

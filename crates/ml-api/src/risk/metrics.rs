@@ -1,6 +1,6 @@
 //! How good probabilities are, measured on rows whose end is known. Definitions are scikit-learn's.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::features::{Example, Features};
 
@@ -8,7 +8,7 @@ use super::features::{Example, Features};
 mod tests;
 
 /// Measures of a predictor on one set of rows.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// How many rows.
     pub rows: usize,

@@ -1,7 +1,7 @@
 //! The model in use: trained at start, asked by every request.
 //!
 //! ```text
-//!  no model ──train──► Trained (model, held-out rows, measures)
+//!  no model ──train──► Trained (model, held-out rows, measures) ──install──► another
 //! ```
 //!
 //! Readers take a shared pointer and hold no lock while they compute. Until the first training ends, which takes
@@ -9,11 +9,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
-    FeatureRow, FitError, Metrics, Model, Prediction, TrainingData, generator::generate, heuristic,
-    split::HELD_OUT, stratified,
+    Example, FeatureRow, FitError, Metrics, Model, Prediction, Split, TrainingData, generator::generate,
+    heuristic, split::HELD_OUT, stratified,
 };
 
 /// Enough for the measures to be stable in their second digit; a training takes some 10 ms.
@@ -23,7 +24,7 @@ const STARTING_ROWS: usize = 10_000;
 const SEED: u64 = 42;
 
 /// A model and what it was judged by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trained {
     /// The model.
     pub model: Model,
@@ -53,11 +54,31 @@ impl Trained {
     /// # Errors
     /// Never for the rows of our generator, which a test holds.
     pub fn starting() -> Result<Self, TrainingError> {
-        let split = stratified(&generate(STARTING_ROWS, SEED), HELD_OUT, SEED);
+        let split = Self::starting_data();
         let model = Model::fit(&split.train, TrainingData::Synthetic, 1)?;
-        let measured = |predict: &dyn Fn(&_) -> f64| {
-            Metrics::of(predict, &split.held_out).ok_or(TrainingError::NothingHeldOut)
-        };
+        Self::judged(model, &split.held_out)
+    }
+
+    /// The synthetic loans that every training begins with, always split the same way.
+    pub fn starting_data() -> Split {
+        stratified(&generate(STARTING_ROWS, SEED), HELD_OUT, SEED)
+    }
+
+    /// Trains on the starting data merged with recorded loans. Blocks.
+    ///
+    /// # Errors
+    /// The rows cannot be learnt from.
+    pub fn recorded(split: &Split, version: u32) -> Result<Self, TrainingError> {
+        Self::judged(Model::fit(&split.train, TrainingData::Recorded, version)?, &split.held_out)
+    }
+
+    /// Judges a model by rows it has not seen.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn judged(model: Model, held_out: &[Example]) -> Result<Self, TrainingError> {
+        let measured =
+            |predict: &dyn Fn(&_) -> f64| Metrics::of(predict, held_out).ok_or(TrainingError::NothingHeldOut);
         let metrics = measured(&|features| model.probability(features))?;
         let heuristic = measured(&heuristic)?;
         Ok(Self { model, metrics, heuristic })
@@ -97,8 +118,14 @@ impl RiskService {
             training_data = %trained.model.training_data(), rows = trained.model.rows(),
             held_out = trained.metrics.rows, log_loss = trained.metrics.log_loss, "model trained"
         );
-        self.0.send_replace(Some(Arc::new(trained)));
+        // A stored model may have been faster.
+        self.0.send_if_modified(|model| model.is_none() && model.replace(Arc::new(trained)).is_none());
         Ok(())
+    }
+
+    /// Takes another model into use. Whoever is computing keeps the one it began with.
+    pub fn install(&self, trained: Arc<Trained>) {
+        self.0.send_replace(Some(trained));
     }
 
     /// Whether there is a model.

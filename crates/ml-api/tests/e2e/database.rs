@@ -138,7 +138,10 @@ async fn replicas_that_start_together_migrate_once() {
     for (id, api) in [first, second, third].iter().enumerate() {
         assert_eq!(api.post("/data/record", &json!({ "loan_id": id })).await.status, OK);
     }
-    assert_eq!(postgres.admin_query("SELECT name FROM schema_migrations").await, [["loans"], ["matching"]]);
+    assert_eq!(
+        postgres.admin_query("SELECT name FROM schema_migrations").await,
+        [["loans"], ["matching"], ["models"]]
+    );
     assert_eq!(postgres.admin_query("SELECT count(*) FROM loans").await, [["3"]]);
 }
 

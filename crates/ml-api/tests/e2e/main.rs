@@ -7,4 +7,5 @@ mod loans;
 mod matching;
 mod pool_stats;
 mod predict;
+mod retraining;
 mod training;

@@ -1,0 +1,213 @@
+//! The tables `model_versions`, `model_in_use` and `loan_sides`: the only part of this feature that names the pool.
+
+use std::sync::LazyLock;
+
+use chrono::{DateTime, Utc};
+use pools_core::postgres::{Lease, Transaction};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::error::RetrainingError;
+use crate::{
+    database::Database,
+    risk::{Example, FEATURE_COUNT, Feature, Split, service::Trained},
+};
+
+/// Recorded loans that are trained on at once: with the starting data, what training from a file takes.
+pub const MAX_RECORDED: usize = 1_000_000;
+/// Rows that are on the wire at once.
+const PAGE: i64 = 10_000;
+
+/// `pg_try_advisory_xact_lock`'s key: "ml_model" as bytes, so that it collides with nobody by accident.
+const LOCK: i64 = i64::from_be_bytes(*b"ml_model");
+
+/// Model versions in Postgres. Clones share the pool.
+#[derive(Clone, Debug)]
+pub struct ModelStore(Database);
+
+/// A version, as it is listed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Version {
+    /// Its number.
+    pub version: i32,
+    /// Whether it answers now.
+    pub in_use: bool,
+    /// When it was first in use.
+    pub created_at: DateTime<Utc>,
+    /// The model and what it was judged by.
+    #[serde(flatten)]
+    pub trained: Value,
+}
+
+impl ModelStore {
+    /// A store in this database.
+    pub fn new(database: Database) -> Self {
+        Self(database)
+    }
+
+    /// The model in use, unless it is this version. `None` too while no retraining has ever ended.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError), or what is stored is no model.
+    pub async fn newer_than(&self, version: u32) -> Result<Option<Trained>, RetrainingError> {
+        let lane = self.0.ready()?.lane();
+        let row = lane.query_opt(OTHER_IN_USE, &[&i64::from(version)]).await;
+        let row = row.map_err(|cause| self.0.failed(cause))?;
+        Ok(row.map(|row| serde_json::from_str(row.get(0))).transpose()?)
+    }
+
+    /// All versions, the latest first.
+    ///
+    /// # Errors
+    /// As [`newer_than`](Self::newer_than).
+    pub async fn versions(&self) -> Result<Vec<Version>, RetrainingError> {
+        let lane = self.0.ready()?.lane();
+        let rows = lane.query(VERSIONS, &[]).await.map_err(|cause| self.0.failed(cause))?;
+        let version = |row: &pools_core::postgres::Row| {
+            Ok(Version {
+                version: row.get(0),
+                in_use: row.get(1),
+                created_at: row.get(2),
+                trained: serde_json::from_str(row.get(3))?,
+            })
+        };
+        rows.iter().map(version).collect()
+    }
+
+    /// A connection on which a change can begin.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn acquire(&self) -> Result<Lease, RetrainingError> {
+        Ok(self.0.ready()?.acquire().await.map_err(|cause| self.0.failed(cause))?)
+    }
+
+    /// Begins the only change of models that may be under way.
+    ///
+    /// # Errors
+    /// Another one is, or see [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn begin<'a>(&'a self, lease: &'a mut Lease) -> Result<Change<'a>, RetrainingError> {
+        let failed = |cause| self.0.failed(cause);
+        let transaction = lease.begin().await.map_err(failed)?;
+        let row = transaction.query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK]).await;
+        if row.map_err(failed)?.get(0) {
+            return Ok(Change { database: &self.0, transaction });
+        }
+        transaction.rollback().await.map_err(failed)?;
+        Err(RetrainingError::UnderWay)
+    }
+}
+
+/// A change of models. Dropped without [`commit`](Self::commit), nothing has changed.
+#[derive(Debug)]
+pub struct Change<'a> {
+    database: &'a Database,
+    transaction: Transaction<'a>,
+}
+
+impl Change<'_> {
+    async fn rows(
+        &self,
+        sql: &str,
+        params: &[&(dyn pools_core::postgres::ToSql + Sync)],
+    ) -> Result<Vec<pools_core::postgres::Row>, RetrainingError> {
+        Ok(self.transaction.query(sql, params).await.map_err(|cause| self.database.failed(cause))?)
+    }
+
+    /// The model in use, if any was ever stored.
+    ///
+    /// # Errors
+    /// As [`ModelStore::newer_than`].
+    pub async fn in_use(&self) -> Result<Option<Trained>, RetrainingError> {
+        let rows = self.rows(OTHER_IN_USE, &[&0_i64]).await?;
+        Ok(rows.first().map(|row| serde_json::from_str(row.get(0))).transpose()?)
+    }
+
+    /// The recorded loans with an outcome. Those that no retraining has seen get their side now.
+    ///
+    /// # Errors
+    /// Too many, or see [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn recorded(&self) -> Result<Split, RetrainingError> {
+        self.rows(ASSIGN, &[]).await?;
+        let mut split = Split { train: Vec::new(), held_out: Vec::new() };
+        let mut after = String::new();
+        loop {
+            let rows = self.rows(&RECORDED, &[&after, &PAGE]).await?;
+            let Some(last) = rows.last() else { return Ok(split) };
+            after = last.get(0);
+            for row in &rows {
+                let mut features = [0.0; FEATURE_COUNT];
+                for feature in Feature::ALL {
+                    features[feature as usize] = row.get(3 + feature as usize);
+                }
+                let part = if row.get(1) { &mut split.held_out } else { &mut split.train };
+                part.push(Example { features, default: row.get(2) });
+            }
+            if split.train.len() + split.held_out.len() > MAX_RECORDED {
+                return Err(RetrainingError::TooMany);
+            }
+        }
+    }
+
+    /// The number of the next version.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn next_version(&self) -> Result<u32, RetrainingError> {
+        let rows = self.rows("SELECT coalesce(max(version), 0) + 1 FROM model_versions", &[]).await?;
+        let next: i32 = rows.first().expect("BUG: an aggregate is one row").get(0);
+        Ok(u32::try_from(next).expect("BUG: versions are above 0"))
+    }
+
+    /// Stores a version.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn store(&self, trained: &Trained) -> Result<(), RetrainingError> {
+        let (version, text) = (i64::from(trained.model.version()), serde_json::to_string(trained)?);
+        self.rows(STORE, &[&version, &text]).await.map(drop)
+    }
+
+    /// Takes a stored version into use. Returns whether there is such a one.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn take(&self, version: u32) -> Result<bool, RetrainingError> {
+        Ok(!self.rows(TAKE, &[&i64::from(version)]).await?.is_empty())
+    }
+
+    /// Makes the change last.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn commit(self) -> Result<(), RetrainingError> {
+        let Self { database, transaction } = self;
+        Ok(transaction.commit().await.map_err(|cause| database.failed(cause))?)
+    }
+}
+
+const OTHER_IN_USE: &str = "SELECT trained::text FROM model_versions JOIN model_in_use USING (version) \
+    WHERE version <> $1::bigint";
+const VERSIONS: &str = "SELECT v.version, u.version IS NOT NULL, v.created_at, v.trained::text \
+    FROM model_versions v LEFT JOIN model_in_use u USING (version) ORDER BY v.version DESC";
+const STORE: &str = "INSERT INTO model_versions (version, trained) VALUES ($1::bigint, $2::text::json)";
+const TAKE: &str = "INSERT INTO model_in_use (version) \
+    SELECT version FROM model_versions WHERE version = $1::bigint \
+    ON CONFLICT (only_row) DO UPDATE SET version = excluded.version RETURNING 1";
+
+/// Every fifth of a class, counted on from those that have a side already.
+const ASSIGN: &str = "WITH seen AS (SELECT \"default\", count(*) AS loans FROM loan_sides GROUP BY 1) \
+    INSERT INTO loan_sides (loan_id, \"default\", held_out) \
+    SELECT l.loan_id, l.\"default\", (coalesce(seen.loans, 0) + \
+    row_number() OVER (PARTITION BY l.\"default\" ORDER BY l.loan_id)) % 5 = 0 \
+    FROM loans l LEFT JOIN seen ON seen.\"default\" = l.\"default\" \
+    WHERE l.\"default\" IS NOT NULL AND NOT EXISTS (SELECT FROM loan_sides s WHERE s.loan_id = l.loan_id)";
+
+/// Absent features count as 0, as in a prediction.
+static RECORDED: LazyLock<String> = LazyLock::new(|| {
+    let features = Feature::ALL.map(|feature| format!("coalesce(l.\"{}\", 0)", feature.name())).join(", ");
+    format!(
+        "SELECT l.loan_id, s.held_out, l.\"default\", {features} FROM loans l JOIN loan_sides s USING (loan_id) \
+         WHERE l.\"default\" IS NOT NULL AND l.loan_id > $1 ORDER BY l.loan_id LIMIT $2"
+    )
+});

@@ -68,6 +68,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         pools: registry,
         delay: settings.service.shutdown_delay,
         timeout: settings.service.shutdown_timeout,
+        warm_up: Box::pin(async {}),
     };
     let routes = move |config: &mut web::ServiceConfig| features.configure(config);
     serve(service, routes).await.map_err(|cause| RunError::Listen { port, cause })

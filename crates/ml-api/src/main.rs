@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use ml_api::{settings::Task, startup, training};
-use pools_core::{settings::StartError, web::healthcheck};
+use pools_core::{
+    settings::StartError,
+    web::{healthcheck, refuse},
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,25 +20,14 @@ async fn main() -> ExitCode {
         Ok(Task::Generate(options)) => return end(training::generate(&options)),
         Ok(Task::Train(options)) => return end(training::train(&options)),
         Err(StartError::Usage(usage)) => usage.exit(),
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse("ml-api", &error),
     };
     match startup::run(*settings).await {
         Ok(code) => ExitCode::from(code),
-        Err(error) => refuse(&error),
+        Err(error) => refuse("ml-api", &error),
     }
 }
 
 fn end(result: Result<(), training::TaskError>) -> ExitCode {
-    result.map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS)
-}
-
-#[expect(clippy::print_stderr, reason = "logging may be what could not be set up")]
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("ml-api: {error}");
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        eprintln!("  because: {inner}");
-        cause = inner.source();
-    }
-    ExitCode::from(2)
+    result.map_or_else(|error| refuse("ml-api", &error), |()| ExitCode::SUCCESS)
 }

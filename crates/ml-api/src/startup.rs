@@ -59,15 +59,13 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
     telemetry::announce("🚀", format_args!("Initializing connection pools..."));
     let patience = postgres.connect_timeout;
     let pool = open(postgres)?;
-    if let Some(pool) = &pool {
-        warm(pool, patience).await;
-    }
     telemetry::announce("✅", format_args!("Connection pools initialized"));
 
     let mut pools = Registry::new();
     if let Some(pool) = &pool {
         pools.add(Arc::new(pool.clone()));
     }
+    let warm_up = warm(pool.clone(), patience);
     let risk = RiskService::new();
     let database = pool.map(Database::new);
     let loans = LoanService::new(database.clone().map(LoanStore::new));
@@ -101,6 +99,7 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
         pools: Arc::new(pools),
         delay: service.shutdown_delay,
         timeout: service.shutdown_timeout,
+        warm_up: Box::pin(warm_up),
     };
     serve(served, routes).await.map_err(|cause| StartError::Listen { port, cause })
 }
@@ -122,8 +121,9 @@ fn open(config: PgConfig) -> Result<Option<PgPool>, StartError> {
 }
 
 /// `DB_MIN_IDLE` connections are there before the service says that it is ready. A server that is away does not keep
-/// it from starting; the pool goes on trying.
-async fn warm(pool: &PgPool, patience: Duration) {
+/// it from being ready for longer than `patience`; the pool goes on trying.
+async fn warm(pool: Option<PgPool>, patience: Duration) {
+    let Some(pool) = pool else { return };
     if let Err(error) = pool.warm(Instant::now() + patience).await {
         tracing::warn!(cause = error.reason(), "started without the connections of DB_MIN_IDLE");
     }

@@ -9,6 +9,8 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+use futures_util::future::BoxFuture;
+
 use super::{
     middleware,
     ops::{self, Ops},
@@ -25,7 +27,6 @@ use crate::{
 pub const QUIET: &str = "actix_server=warn";
 
 /// What a service hands over to be served.
-#[derive(Debug)]
 pub struct Service {
     /// TCP port, on all IPv4 addresses.
     pub port: u16,
@@ -37,6 +38,17 @@ pub struct Service {
     pub delay: Duration,
     /// `SHUTDOWN_TIMEOUT`.
     pub timeout: Duration,
+    /// What has to happen before `/health/ready` says so; meanwhile the service listens and is live.
+    pub warm_up: BoxFuture<'static, ()>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("port", &self.port)
+            .field("pools", &self.pools)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Serves `routes` until a signal comes, then closes everything in order. Returns the exit code.
@@ -66,7 +78,14 @@ pub async fn serve(
 
     let handle = server.handle();
     let listening = service.jobs.spawn("listener", server);
-    lifecycle.ready();
+    let (ready, warm_up) = (lifecycle.clone(), service.warm_up);
+    let stopping = service.jobs.stopping();
+    service.jobs.spawn("warm-up", async move {
+        tokio::select! {
+            () = warm_up => ready.ready(),
+            () = stopping => {}
+        }
+    });
     tracing::info!(port = service.port, "listening");
     let shutdown = Shutdown {
         lifecycle,

@@ -62,6 +62,11 @@ impl Api {
         Self { service, port, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
+    /// Waits until it says that it is ready; it listens before that.
+    pub(crate) async fn until_ready(&self) {
+        testkit::until_async(BOUND, async || self.get("/health/ready").await.status == StatusCode::OK).await;
+    }
+
     /// Starts it and waits until model and, if there is one, database are there.
     pub(crate) async fn start_healthy(variables: &[(&str, &str)]) -> Self {
         let api = Self::start(variables).await;

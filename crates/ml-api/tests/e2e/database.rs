@@ -38,7 +38,7 @@ async fn without_database_url_only_the_data_routes_are_off() {
     assert!(text.contains("DATABASE_URL"), "{text}");
     assert!(api.service.line_with("DATABASE_URL is not set").is_some());
     assert_eq!(api.get("/health/live").await.status, OK);
-    assert_eq!(api.get("/health/ready").await.status, OK);
+    api.until_ready().await;
     assert_eq!(api.post("/predict", &json!({})).await.status, OK);
 }
 
@@ -66,7 +66,8 @@ async fn the_minimum_of_connections_is_open_before_the_service_says_that_it_is_r
     let postgres = testkit::postgres().await;
     let api = Api::start(&[("DATABASE_URL", &postgres.url()), ("DB_MIN_IDLE", "4")]).await;
 
-    assert_eq!(api.get("/health/ready").await.status, OK);
+    assert_eq!(api.get("/health/live").await.status, OK);
+    api.until_ready().await;
     assert!(api.get("/pool/stats").await.json()["total_connections"].as_u64() >= Some(4));
 }
 
@@ -76,7 +77,8 @@ async fn a_minimum_that_cannot_be_reached_does_not_keep_the_service_from_startin
     let environment = [("DATABASE_URL", &*url), ("DB_MIN_IDLE", "4"), ("DB_CONNECT_TIMEOUT", "1")];
     let api = Api::start(&environment).await;
 
-    assert_eq!(api.get("/health/ready").await.status, OK);
+    assert_eq!(api.get("/health/live").await.status, OK);
+    api.until_ready().await;
     assert!(api.service.line_with("started without the connections of DB_MIN_IDLE").is_some());
 }
 

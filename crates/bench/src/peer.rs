@@ -65,7 +65,9 @@ impl Peer {
     }
 
     fn start(command: &mut Command) -> Result<Self, Fault> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut child = child.map_err(|error| format!("{program}: {error}"))?;
         let input = child.stdin.take().expect("BUG: it is piped");
         let output = BufReader::new(child.stdout.take().expect("BUG: it is piped")).lines();
         Ok(Self { input, output, child })

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{
     error::RetrainingError,
-    store::{ModelStore, Version},
+    store::{Change, ModelStore, Version},
 };
 use crate::risk::{
     Metrics, Split,
@@ -65,39 +65,13 @@ impl RetrainingService {
         let local = self.risk.trained()?;
         let mut lease = store.acquire().await?;
         let change = store.begin(&mut lease).await?;
-        // The database's, since ours may be a second old; its first retraining also stores what it began with.
-        let present = match change.in_use().await? {
-            Some(present) => present,
-            None => {
-                change.store(&local).await?;
-                change.take(local.model.version()).await?;
-                Trained::clone(&local)
-            }
+        let verdict = match compete_in(&change, &local).await {
+            Ok(verdict) => verdict,
+            Err(refusal) => return Err(change.give_up(refusal).await),
         };
-        let recorded = change.recorded().await?;
-        if recorded.train.is_empty() {
-            return Err(RetrainingError::NothingRecorded);
-        }
-        let version = change.next_version().await?;
-        let training = tokio::task::spawn_blocking(move || compete(&present, recorded, version)).await;
-        // Its panic goes on here, where the owner of this request counts it.
-        let (candidate, present) =
-            training.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        let replaced = candidate.metrics.log_loss <= present.metrics.log_loss + NOT_WORSE;
-        if replaced {
-            change.store(&candidate).await?;
-            change.take(version).await?;
-        }
         change.commit().await?;
-        let verdict = Verdict {
-            success: true,
-            replaced,
-            version: if replaced { version } else { present.model.version() },
-            training_rows: candidate.model.rows(),
-            present: present.metrics,
-            candidate: candidate.metrics.clone(),
-        };
         let (new, old) = (verdict.candidate.log_loss, verdict.present.log_loss);
+        let replaced = verdict.replaced;
         tracing::info!(replaced, version = verdict.version, log_loss = new, present = old, "model retrained");
         self.look().await?;
         Ok(verdict)
@@ -111,8 +85,10 @@ impl RetrainingService {
         let store = self.store()?;
         let mut lease = store.acquire().await?;
         let change = store.begin(&mut lease).await?;
-        if !change.take(version).await? {
-            return Err(RetrainingError::UnknownVersion);
+        match change.take(version).await {
+            Ok(true) => {}
+            Ok(false) => return Err(change.give_up(RetrainingError::UnknownVersion).await),
+            Err(fault) => return Err(change.give_up(fault).await),
         }
         change.commit().await?;
         tracing::info!(version, "model rolled back");
@@ -160,6 +136,41 @@ impl RetrainingService {
         }
         Ok(())
     }
+}
+
+/// Trains a candidate within `change`, and stores and takes it if it is not worse than the model in use.
+async fn compete_in(change: &Change<'_>, local: &Trained) -> Result<Verdict, RetrainingError> {
+    // The database's, since ours may be a second old; its first retraining also stores what it began with.
+    let present = match change.in_use().await? {
+        Some(present) => present,
+        None => {
+            change.store(local).await?;
+            change.take(local.model.version()).await?;
+            local.clone()
+        }
+    };
+    let recorded = change.recorded().await?;
+    if recorded.train.is_empty() {
+        return Err(RetrainingError::NothingRecorded);
+    }
+    let version = change.next_version().await?;
+    let training = tokio::task::spawn_blocking(move || compete(&present, recorded, version)).await;
+    // Its panic goes on here, where the owner of this request counts it.
+    let (candidate, present) =
+        training.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let replaced = candidate.metrics.log_loss <= present.metrics.log_loss + NOT_WORSE;
+    if replaced {
+        change.store(&candidate).await?;
+        change.take(version).await?;
+    }
+    Ok(Verdict {
+        success: true,
+        replaced,
+        version: if replaced { version } else { present.model.version() },
+        training_rows: candidate.model.rows(),
+        present: present.metrics,
+        candidate: candidate.metrics,
+    })
 }
 
 /// Trains the candidate and judges both models by the same rows. Blocks.

@@ -176,6 +176,19 @@ impl Change<'_> {
         Ok(!self.rows(TAKE, &[&i64::from(version)]).await?.is_empty())
     }
 
+    /// Undoes everything and returns why. The lock is free when this returns: a caller that is told of a refusal may
+    /// come again at once.
+    pub async fn give_up(self, reason: RetrainingError) -> RetrainingError {
+        match self.transaction.rollback().await {
+            Ok(()) => reason,
+            // The connection is closed then, and the lock with it; the reason is what the caller can act on.
+            Err(cause) => {
+                tracing::warn!(cause = cause.reason(), "a retraining could not be rolled back");
+                reason
+            }
+        }
+    }
+
     /// Makes the change last.
     ///
     /// # Errors

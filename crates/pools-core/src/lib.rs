@@ -5,7 +5,7 @@
 //! waits, who holds one and since when, what was closed and why.
 //!
 //! Modules in reading order: [`pool`] and [`stats`] are the vocabulary; [`admission`], [`holders`], [`tasks`] and
-//! [`resilience`] are the parts that pools are made of; [`settings`], [`health`], [`metrics`], [`telemetry`],
+//! [`resilience`] are the parts that pools are made of; [`mod@settings`], [`health`], [`metrics`], [`telemetry`],
 //! [`shutdown`] and [`redact`] are what a service needs around them; then the pools themselves.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests own their tasks"))]

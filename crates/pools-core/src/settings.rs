@@ -107,7 +107,7 @@ pub enum SettingError {
     },
 }
 
-/// Declares a struct of settings; see the [module](crate::settings).
+/// Declares a struct of settings; see the [module](mod@crate::settings).
 #[macro_export]
 macro_rules! settings {
     (

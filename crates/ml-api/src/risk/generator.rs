@@ -14,7 +14,7 @@
 //! | interest rate | 300 bps, and more for a higher ratio, a longer loan, a record of defaults |
 //! | frequency, gap, contract calls | from the count of transactions and the age, so they agree with them |
 //!
-//! The label is drawn with probability σ(score): [`score`] weighs eight risk factors, each standardised by
+//! The label is drawn with probability σ(score): `score` weighs eight risk factors, each standardised by
 //! fixed numbers near its mean and deviation, and the hidden prudence, which no model can see. About 23 % default.
 //!
 //! Row k depends on the seed and on k only: a longer set begins with the shorter one.

@@ -28,7 +28,7 @@ pub enum BreakerState {
     },
 }
 
-/// See the [module](self).
+/// Lets calls through, or keeps them back after a run of failures until one probe succeeds.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     threshold: u32,

@@ -58,8 +58,15 @@ impl Harness for Redis {
     }
 
     async fn kill_connections(&self) {
+        let before = self.pool.stats().connects;
         self.server.kill_clients().await;
-        testkit::until(BOUND, || self.pool.is_up()).await;
+        // A command cannot be taken back from a connection whose end has not been read yet, so that is waited for:
+        // the idle ones are gone, and the shared one is another.
+        testkit::until(BOUND, || {
+            let stats = self.pool.stats();
+            stats.connections.idle == 0 && stats.connects > before && stats.connected
+        })
+        .await;
     }
 
     fn in_use(&self) -> u32 {

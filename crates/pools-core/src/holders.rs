@@ -3,7 +3,8 @@
 //! Every lease registers here and leaves when it is dropped, in whatever way: return, cancel or panic. The
 //! time-out errors, `?detail=leases` and the leak report read the same list.
 //!
-//! Limits: one short lock per acquire and return, no allocation for the place itself (a slab keeps its slots).
+//! [`Leases`] is the list, wherever it is kept: [`Holders`] has one of its own (a short lock per acquire and
+//! return, no allocation for the place itself); the Postgres pool keeps its records with its connections.
 
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
@@ -44,8 +45,9 @@ impl fmt::Display for Holder {
     }
 }
 
+/// A lease on the list.
 #[derive(Debug)]
-struct Record {
+pub(crate) struct Record {
     site: &'static Location<'static>,
     request_id: Option<RequestId>,
     since: Instant,
@@ -53,6 +55,19 @@ struct Record {
 }
 
 impl Record {
+    /// Acquired at `site`, for the request of the current task if there is one.
+    pub(crate) fn new(site: &'static Location<'static>, since: Instant) -> Self {
+        Self { site, request_id: telemetry::request_id(), since, reported: false }
+    }
+
+    /// To be called when the lease is back.
+    pub(crate) fn returned(&self, pool: PoolKind) {
+        if self.reported {
+            let holder = self.describe(Instant::now());
+            tracing::warn!(%pool, site = holder.site, held = ?holder.held, "late lease returned");
+        }
+    }
+
     fn describe(&self, now: Instant) -> Holder {
         let held = now.saturating_duration_since(self.since);
         Holder {
@@ -79,62 +94,77 @@ impl Holders {
 
     /// Enters a lease acquired at `site`, for the request of the current task if there is one.
     pub fn enter(self: &Arc<Self>, site: &'static Location<'static>) -> HolderGuard {
-        let record =
-            Record { site, request_id: telemetry::request_id(), since: Instant::now(), reported: false };
-        let since = record.since;
+        let record = Record::new(site, Instant::now());
         let key = self.records.lock().insert(record);
-        HolderGuard { holders: Arc::clone(self), key, since }
+        HolderGuard { holders: Arc::clone(self), key }
+    }
+}
+
+impl Leases for Holders {
+    fn pool(&self) -> PoolKind {
+        self.pool
     }
 
+    fn visit(&self, see: &mut dyn FnMut(&mut Record)) {
+        self.records.lock().iter_mut().for_each(|(_, record)| see(record));
+    }
+}
+
+/// The leases of a pool that are out.
+pub(crate) trait Leases: Send + Sync + 'static {
+    /// Whose they are.
+    fn pool(&self) -> PoolKind;
+
+    /// Shows each of them.
+    fn visit(&self, see: &mut dyn FnMut(&mut Record));
+
     /// All leases, longest first.
-    pub fn list(&self) -> Vec<Holder> {
-        let now = Instant::now();
-        let mut list: Vec<_> = self.records.lock().iter().map(|(_, record)| record.describe(now)).collect();
+    fn list(&self) -> Vec<Holder> {
+        let (now, mut list) = (Instant::now(), Vec::new());
+        self.visit(&mut |record| list.push(record.describe(now)));
         list.sort_by_key(|holder| std::cmp::Reverse(holder.held));
         list
     }
 
     /// The lease held longest.
-    pub fn longest(&self) -> Option<Holder> {
-        let records = self.records.lock();
-        records.iter().map(|(_, record)| record).min_by_key(|r| r.since).map(|r| r.describe(Instant::now()))
+    fn longest(&self) -> Option<Holder> {
+        self.list().into_iter().next()
     }
 
-    /// Reports each lease that is out longer than `threshold`, once; its late return is reported too.
-    pub fn watch(self: &Arc<Self>, tasks: &Tasks, threshold: Duration) {
-        let holders = Arc::downgrade(self);
-        let stopping = tasks.stopping();
-        tasks.spawn("leak watch", async move {
-            let mut ticks = tokio::time::interval(threshold / 4);
-            let mut stopping = std::pin::pin!(stopping);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    () = &mut stopping => return,
-                }
-                let Some(holders) = holders.upgrade() else { return };
-                for holder in holders.overdue(threshold) {
-                    tracing::warn!(
-                        pool = %holders.pool, site = holder.site, held = ?holder.held,
-                        request_id = holder.request_id, "lease held too long: a leak, or work to be shortened"
-                    );
-                }
+    /// Those out for longer than `threshold` that were not in the answer before.
+    fn overdue(&self, threshold: Duration) -> Vec<Holder> {
+        let (now, mut overdue) = (Instant::now(), Vec::new());
+        self.visit(&mut |record| {
+            if !record.reported && now.saturating_duration_since(record.since) >= threshold {
+                record.reported = true;
+                overdue.push(record.describe(now));
             }
         });
-    }
-
-    fn overdue(&self, threshold: Duration) -> Vec<Holder> {
-        let now = Instant::now();
-        let mut records = self.records.lock();
-        let overdue = records.iter_mut().map(|(_, record)| record);
-        let overdue = overdue.filter(|r| !r.reported && now.saturating_duration_since(r.since) >= threshold);
         overdue
-            .map(|record| {
-                record.reported = true;
-                record.describe(now)
-            })
-            .collect()
     }
+}
+
+/// Reports each lease that is out longer than `threshold`, once; its late return is reported too.
+pub(crate) fn watch(leases: &Arc<impl Leases>, tasks: &Tasks, threshold: Duration) {
+    let leases = Arc::downgrade(leases);
+    let stopping = tasks.stopping();
+    tasks.spawn("leak watch", async move {
+        let mut ticks = tokio::time::interval(threshold / 4);
+        let mut stopping = std::pin::pin!(stopping);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = &mut stopping => return,
+            }
+            let Some(leases) = leases.upgrade() else { return };
+            for holder in leases.overdue(threshold) {
+                tracing::warn!(
+                    pool = %leases.pool(), site = holder.site, held = ?holder.held,
+                    request_id = holder.request_id, "lease held too long: a leak, or work to be shortened"
+                );
+            }
+        }
+    });
 }
 
 /// Keeps a lease on the list until it is dropped.
@@ -142,23 +172,12 @@ impl Holders {
 pub struct HolderGuard {
     holders: Arc<Holders>,
     key: usize,
-    since: Instant,
-}
-
-impl HolderGuard {
-    /// How long the lease has been out.
-    pub fn held(&self) -> Duration {
-        self.since.elapsed()
-    }
 }
 
 impl Drop for HolderGuard {
     fn drop(&mut self) {
         let record = self.holders.records.lock().remove(self.key);
-        if record.reported {
-            let holder = record.describe(Instant::now());
-            tracing::warn!(pool = %self.holders.pool, site = holder.site, held = ?holder.held, "late lease returned");
-        }
+        record.returned(self.holders.pool);
     }
 }
 

@@ -153,6 +153,21 @@ impl<L: Label + PartialEq> Counters<L> {
 pub const BUCKETS: [f64; 16] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0];
 
+/// [`BUCKETS`] in nanoseconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole nanoseconds, none negative"
+)]
+const NANOS: [u64; BUCKETS.len()] = {
+    let (mut nanos, mut i) = ([0; BUCKETS.len()], 0);
+    while i < BUCKETS.len() {
+        nanos[i] = (BUCKETS[i] * 1e9).round() as u64;
+        i += 1;
+    }
+    nanos
+};
+
 /// A histogram of durations with fixed [`BUCKETS`]. Recording is two relaxed atomic adds.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -163,10 +178,13 @@ pub struct Histogram {
 impl Histogram {
     /// Records one duration.
     pub fn record(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let index = BUCKETS.partition_point(|bound| *bound < seconds);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // From the shortest: most are.
+        let index = NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(NANOS.len());
         self.buckets[index].fetch_add(1, Ordering::Relaxed);
-        self.sum_nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if nanos > 0 {
+            self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
     }
 
     /// The counts so far.

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
@@ -30,17 +31,19 @@ use tokio::{
 use super::{
     Shared,
     cache::Statements,
-    conn::{Conn, Rules},
+    conn::Conn,
     error::{OpenError, PgError, chain},
     held::{Held, Parts, Place},
     lease::Lease,
     manager::Opened,
-    state::{Bounds, Phase},
+    rules::Rules,
+    state::{Bounds, CheckOut, ConnId, Phase},
 };
 use crate::{
     admission::{Permit, Refused},
+    holders::{Leases, Record},
     resilience::Backoff,
-    stats::{CloseReason, Outcome, Recorder},
+    stats::{CloseReason, Outcome},
 };
 
 /// Longest wait for the answer to a check.
@@ -53,41 +56,63 @@ type Old = Option<(Box<Conn>, CloseReason)>;
 
 impl Shared {
     pub(super) async fn acquire(self: Arc<Self>, site: &'static Location<'static>) -> Result<Lease, PgError> {
-        let attempt = Attempt::begin(&self.recorder);
-        let result = self.try_acquire().await;
-        self.tell_if_slow(attempt.started.elapsed(), site, &result);
-        attempt.end(match &result {
-            Ok(_) => Outcome::Ok,
-            Err(PgError::Exhausted { .. }) => Outcome::Timeout,
-            Err(PgError::QueueFull { .. }) => Outcome::QueueFull,
-            Err(PgError::Closed) => Outcome::Refused,
-            Err(_) => Outcome::OpenFailed,
-        });
-        result.map(|held| Lease::new(held, self.holders.enter(site)))
+        let attempt = Attempt::begin(self);
+        let (pool, started) = (attempt.pool(), attempt.started);
+        match pool.try_acquire(started, site).await {
+            Ok((parts, since)) => {
+                pool.tell_if_slow(since - started, site, None);
+                Ok(Lease::new(Held::new(attempt.end(Outcome::Ok, since), parts, since)))
+            }
+            Err(error) => {
+                let ended = Instant::now();
+                pool.tell_if_slow(ended - started, site, Some(&error));
+                let outcome = match &error {
+                    PgError::Exhausted { .. } => Outcome::Timeout,
+                    PgError::QueueFull { .. } => Outcome::QueueFull,
+                    PgError::Closed => Outcome::Refused,
+                    _ => Outcome::OpenFailed,
+                };
+                attempt.end(outcome, ended);
+                Err(error)
+            }
+        }
     }
 
-    fn tell_if_slow(&self, waited: Duration, site: &Location<'_>, result: &Result<Held, PgError>) {
+    fn tell_if_slow(&self, waited: Duration, site: &Location<'_>, error: Option<&PgError>) {
         let threshold = self.config.slow_acquire;
         if threshold.is_zero() || waited < threshold {
             return;
         }
-        let longest = self.holders.longest().map(|holder| holder.to_string());
-        let error = result.as_ref().err().map(PgError::reason);
+        let longest = self.longest().map(|holder| holder.to_string());
+        let error = error.map(PgError::reason);
         tracing::warn!(
             pool = "postgres", site = %site, ?waited, waiting = self.gate.waiting(), longest, error, "slow acquire"
         );
     }
 
-    async fn try_acquire(self: &Arc<Self>) -> Result<Held, PgError> {
-        let started = Instant::now();
-        let permit =
-            self.gate.enter(started + self.config.timeout).await.map_err(|refused| match refused {
+    async fn try_acquire(
+        self: &Arc<Self>,
+        started: Instant,
+        site: &'static Location<'static>,
+    ) -> Result<(Parts, Instant), PgError> {
+        let (permit, now) = match self.gate.try_enter() {
+            // It took no time, so there is no need to ask how much.
+            Ok(Some(permit)) => (permit, started),
+            _ => (self.wait(started).await?, Instant::now()),
+        };
+        self.checkout(permit, self.config.connect_timeout, now, Some(site)).await
+    }
+
+    fn wait(&self, started: Instant) -> BoxFuture<'_, Result<Permit, PgError>> {
+        let entered = self.gate.enter(started + self.config.timeout);
+        Box::pin(async move {
+            entered.await.map_err(|refused| match refused {
                 Refused::QueueFull { waiting } => PgError::QueueFull { waiting },
                 Refused::TimedOut { waited } if self.state.lock().is_paused() => PgError::Paused { waited },
                 Refused::TimedOut { .. } => self.exhausted(started),
                 _ => PgError::Closed,
-            })?;
-        self.checkout(permit, self.config.connect_timeout).await
+            })
+        })
     }
 
     pub(super) fn exhausted(&self, since: Instant) -> PgError {
@@ -96,13 +121,21 @@ impl Shared {
             size,
             overflow,
             waited: since.elapsed(),
-            longest: self.holders.longest(),
+            longest: self.longest(),
             connect: self.connect_error.lock().clone(),
         }
     }
 
-    /// Finds a fit connection, or opens one in at most `limit`.
-    pub(super) async fn checkout(self: &Arc<Self>, permit: Permit, limit: Duration) -> Result<Held, PgError> {
+    /// Finds a fit connection, or opens one in at most `limit`; since when it is out. What is returned gives itself
+    /// back only in a [`Held`].
+    pub(super) async fn checkout(
+        self: &Arc<Self>,
+        permit: Permit,
+        limit: Duration,
+        now: Instant,
+        site: Option<&'static Location<'static>>,
+    ) -> Result<(Parts, Instant), PgError> {
+        let holder = || site.map(|site| Record::new(site, now));
         loop {
             // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places.
             let mut slot = self.slots.get_owned().await.map_err(|_| self.exhausted(Instant::now()))?;
@@ -111,40 +144,50 @@ impl Shared {
                     // Left by a caller that went away during that hop; behind it there is something better.
                     continue;
                 }
-                return self.open(Place::new(slot, permit), None, limit).await;
+                return self.open(Place::new(slot, permit), None, limit, site).await;
             };
-            if !self.state.lock().check_out(conn.id) {
+            let checked_out = self.state.lock().check_out(conn.id, conn.epoch, holder());
+            if checked_out == CheckOut::NotIdle {
                 if conn.is_dead() {
                     self.forget(conn, CloseReason::Peer);
                     continue;
                 }
                 // Condemned as superfluous a moment ago, but we came first.
                 let old = Some((conn, CloseReason::MaxFree));
-                return self.open(Place::new(slot, permit), old, limit).await;
+                return self.open(Place::new(slot, permit), old, limit, site).await;
             }
-            let held = Held::new(self, Parts { conn, place: Some(Place::new(slot, permit)) });
-            let Some(reason) = self.unfit(held.conn()).await else { return Ok(held) };
-            let Parts { conn, place } = held.into_parts();
+            let mut parts = Parts { conn, place: Some(Place::new(slot, permit)) };
+            let unfit = if checked_out == CheckOut::Outdated {
+                Some(CloseReason::Invalidated)
+            } else if now >= parts.conn.expires {
+                Some(CloseReason::Recycled)
+            } else if !self.config.pre_ping || now - parts.conn.used < self.config.pre_ping_idle {
+                return Ok((parts, now));
+            } else {
+                let passed;
+                (parts, passed) = self.check(parts, now).await;
+                if passed {
+                    return Ok((parts, Instant::now()));
+                }
+                Some(CloseReason::CheckFailed)
+            };
+            let Parts { conn, place } = parts;
             let place = place.expect("BUG: nobody had it who could detach it");
             self.state.lock().condemn(conn.id);
-            return self.open(place, Some((conn, reason)), limit).await;
+            return self.open(place, unfit.map(|reason| (conn, reason)), limit, site).await;
         }
     }
 
-    async fn unfit(&self, conn: &Conn) -> Option<CloseReason> {
-        let now = Instant::now();
-        if conn.epoch < self.state.lock().epoch() {
-            return Some(CloseReason::Invalidated);
-        }
-        if now >= conn.expires {
-            return Some(CloseReason::Recycled);
-        }
-        let due = self.config.pre_ping && now - conn.used >= self.config.pre_ping_idle;
-        if !due || conn.ping(CHECK_TIMEOUT).await {
-            return None;
-        }
-        self.suspect();
-        Some(CloseReason::CheckFailed)
+    /// One round trip. Dropped meanwhile, the connection is given back.
+    fn check(self: &Arc<Self>, parts: Parts, now: Instant) -> BoxFuture<'_, (Parts, bool)> {
+        Box::pin(async move {
+            let held = Held::new(Arc::clone(self), parts, now);
+            let passed = held.conn().ping(CHECK_TIMEOUT).await;
+            if !passed {
+                self.suspect();
+            }
+            (held.into_parts(), passed)
+        })
     }
 
     /// A connection turned out to be dead: everything opened before now is looked at with suspicion.
@@ -153,7 +196,13 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    async fn open(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, PgError> {
+    fn open(
+        self: &Arc<Self>,
+        place: Place,
+        old: Old,
+        limit: Duration,
+        site: Option<&'static Location<'static>>,
+    ) -> BoxFuture<'_, Result<(Parts, Instant), PgError>> {
         let (sender, opened) = oneshot::channel();
         let started = Instant::now();
         let pool = Arc::clone(self);
@@ -163,10 +212,16 @@ impl Shared {
             // and thereby given back.
             drop(sender.send(result));
         });
-        match opened.await {
-            Ok(result) => result.map_err(|cause| PgError::Open { waited: started.elapsed(), cause }),
-            Err(_) => Err(PgError::Closed),
-        }
+        // In a box, as everything that takes long is: a checkout that needs none of it is small to move.
+        Box::pin(async move {
+            let held = opened.await.map_err(|_| PgError::Closed)?;
+            let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
+            let since = held.since;
+            if let Some(site) = site {
+                self.state.lock().hold(held.conn().id, Record::new(site, since));
+            }
+            Ok((held.into_parts(), since))
+        })
     }
 
     async fn open_in(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, OpenError> {
@@ -177,7 +232,10 @@ impl Shared {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let error = match self.open_once(limit).await {
-                Ok(conn) => return Ok(Held::new(self, Parts { conn, place: Some(place) })),
+                Ok(conn) => {
+                    let parts = Parts { conn, place: Some(place) };
+                    return Ok(Held::new(Arc::clone(self), parts, Instant::now()));
+                }
                 Err(error) => error,
             };
             let pause = backoff.fail();
@@ -222,14 +280,14 @@ impl Shared {
     }
 
     /// Called by the connection's own task when it is over.
-    fn connection_ended(&self, id: u64) {
+    fn connection_ended(&self, id: ConnId) {
         let phase = self.state.lock().gone(id);
         if phase == Some(Phase::Idle) {
             self.recorder.closed(CloseReason::Peer);
             for (conn, _slot) in self.take_idle(Conn::is_dead) {
                 self.forget(conn, CloseReason::Peer);
             }
-            self.changed.notify_waiters();
+            self.changes.tell();
         }
         if phase.is_some_and(|phase| phase != Phase::Closing) {
             self.wake.notify_one();
@@ -240,7 +298,7 @@ impl Shared {
     pub(super) fn forget(&self, conn: Box<Conn>, reason: CloseReason) {
         if self.state.lock().remove(conn.id).is_some() {
             self.recorder.closed(reason);
-            self.changed.notify_waiters();
+            self.changes.tell();
         }
     }
 }
@@ -253,7 +311,7 @@ fn age(recycle: Duration) -> Duration {
 /// The entry of a connection being opened; removed when it does not come to that.
 struct Opening<'a> {
     pool: &'a Arc<Shared>,
-    id: u64,
+    id: ConnId,
     opened: bool,
 }
 
@@ -296,7 +354,7 @@ impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if !self.opened {
             self.pool.state.lock().remove(self.id);
-            self.pool.changed.notify_waiters();
+            self.pool.changes.tell();
         }
     }
 }
@@ -305,7 +363,7 @@ impl Drop for Opening<'_> {
 struct Ended {
     pool: std::sync::Weak<Shared>,
     link: Arc<super::conn::Link>,
-    id: u64,
+    id: ConnId,
 }
 
 impl Drop for Ended {
@@ -318,25 +376,32 @@ impl Drop for Ended {
 }
 
 /// Counts an acquire once, as cancelled when its future is dropped.
-struct Attempt<'a> {
-    recorder: &'a Recorder,
+struct Attempt {
+    pool: Option<Arc<Shared>>,
     started: Instant,
-    outcome: Outcome,
 }
 
-impl<'a> Attempt<'a> {
-    fn begin(recorder: &'a Recorder) -> Self {
-        Self { recorder, started: Instant::now(), outcome: Outcome::Cancelled }
+impl Attempt {
+    fn begin(pool: Arc<Shared>) -> Self {
+        Self { pool: Some(pool), started: Instant::now() }
     }
 
-    fn end(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+    fn pool(&self) -> &Arc<Shared> {
+        self.pool.as_ref().expect("BUG: only `end` takes the pool")
+    }
+
+    fn end(mut self, outcome: Outcome, at: Instant) -> Arc<Shared> {
+        let pool = self.pool.take().expect("BUG: only `end` takes the pool");
+        pool.recorder.acquired(outcome, at.saturating_duration_since(self.started));
+        pool
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
-        self.recorder.acquired(self.outcome, self.started.elapsed());
+        if let Some(pool) = &self.pool {
+            pool.recorder.acquired(Outcome::Cancelled, self.started.elapsed());
+        }
     }
 }
 

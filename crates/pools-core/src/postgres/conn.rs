@@ -12,19 +12,19 @@ use std::{
 use bb8_postgres::tokio_postgres::{
     self as driver, CancelToken, Client, Row, Statement, error::SqlState, types::ToSql,
 };
-use futures_util::future::join;
+use futures_util::future::{AbortHandle, join};
 use parking_lot::Mutex;
 use tokio::{
     net::UnixStream,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     cache::Statements,
-    config::PgConfig,
     error::{PgError, is_disconnect},
+    rules::{FULL_RESET, Rules, Texts},
+    state::ConnId,
     tls::Connector,
     wire::Wire,
 };
@@ -37,7 +37,9 @@ pub(super) struct Link {
     /// Set by the connection's task when it ends.
     pub(super) ended: AtomicBool,
     /// Makes the connection's task close the socket at once.
-    pub(super) cut: CancellationToken,
+    pub(super) cut: AbortHandle,
+    /// Several callers share the connection.
+    pub(super) gather: Arc<AtomicBool>,
 }
 
 /// Asks the server to cancel what a connection is doing.
@@ -70,61 +72,13 @@ impl Token {
     }
 }
 
-/// What all connections of a pool have in common.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    /// `DB_RESET=full`.
-    pub(super) full_reset: bool,
-    /// `DB_TRANSACTION_POOLING`.
-    pub(super) transaction_pooling: bool,
-    /// `DB_SLOW_STATEMENT_MS`; 0 for never.
-    pub(super) slow: Duration,
-}
-
-/// How a transaction begins and ends. Behind a proxy that pools by transaction no prepared statement may stay in
-/// the session: its name would meet another client's. The driver closes a statement only when the last row of its
-/// answer is dropped, and by then that message goes to another session.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Texts {
-    pub(super) begin: &'static str,
-    pub(super) commit: &'static str,
-    pub(super) rollback: &'static str,
-}
-
-impl Rules {
-    pub(super) fn texts(self) -> Texts {
-        if self.transaction_pooling {
-            let (begin, commit) = ("BEGIN; DEALLOCATE ALL", "DEALLOCATE ALL; COMMIT");
-            Texts { begin, commit, rollback: "ROLLBACK; DEALLOCATE ALL" }
-        } else {
-            Texts { begin: "BEGIN", commit: "COMMIT", rollback: "ROLLBACK" }
-        }
-    }
-}
-
-impl Rules {
-    pub(super) fn of(config: &PgConfig) -> Self {
-        Self {
-            // A proxy's sessions are not ours to reset.
-            full_reset: config.reset == "full" && !config.transaction_pooling,
-            transaction_pooling: config.transaction_pooling,
-            slow: config.slow_statement,
-        }
-    }
-}
-
-/// What `DISCARD ALL` does, but for the prepared statements and plans, which the next user wants too. It takes a
-/// quarter of the time.
-const FULL_RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
-    SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
-
 /// An open connection. Dropping it closes it in the background; [`close`](Self::close) waits for that.
 #[derive(Debug)]
 pub(super) struct Conn {
     // The client goes before the statements: each of those would send a message of its own to be closed.
     pub(super) client: Client,
     pub(super) statements: Mutex<Statements>,
-    pub(super) id: u64,
+    pub(super) id: ConnId,
     pub(super) epoch: u64,
     pub(super) expires: Instant,
     /// When it was last given back.
@@ -248,7 +202,7 @@ impl Conn {
     ) -> Result<T, PgError> {
         let (unfinished, started) = (Unfinished::begin(&self.abandoned), Instant::now());
         self.touched.store(true, Ordering::Release);
-        let result = timeout(patience, work).await;
+        let result = timeout_at(started + patience, work).await;
         let took = started.elapsed();
         if took >= self.rules.slow && !self.rules.slow.is_zero() {
             tracing::warn!(pool = "postgres", ?took, statement = shown(), "slow statement");
@@ -357,7 +311,7 @@ impl Conn {
         if timeout(grace, &mut driver).await.is_ok() {
             return true;
         }
-        link.cut.cancel();
+        link.cut.abort();
         // The task only has to drop a socket now; its result says nothing more.
         drop(driver.await);
         false

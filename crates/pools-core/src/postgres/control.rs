@@ -48,7 +48,7 @@ impl Shared {
     /// Nothing is out or on its way.
     async fn quiet(&self) {
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
+            let mut changed = std::pin::pin!(self.changes.watch());
             changed.as_mut().enable();
             let counts = self.state.lock().counts();
             if counts.all() == counts.idle {

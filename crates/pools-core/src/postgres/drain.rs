@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Shared, held::GRACE};
-use crate::{pool::Drained, stats::CloseReason};
+use crate::{holders::Leases, pool::Drained, stats::CloseReason};
 
 impl Shared {
     pub(super) async fn drain(self: &Arc<Self>, deadline: Instant) -> Drained {
@@ -15,7 +15,7 @@ impl Shared {
         let empty = timeout_at(deadline, self.emptied()).await.is_ok();
         let mut cut = Vec::new();
         if !empty {
-            cut.extend(self.holders.list().iter().map(ToString::to_string));
+            cut.extend(self.list().iter().map(ToString::to_string));
             self.cut_all().await;
         }
         // What was asked to close is given its moment even when the deadline has passed.
@@ -28,7 +28,7 @@ impl Shared {
     /// Closes what is idle, and again whenever something comes back, until nothing is left.
     async fn emptied(self: &Arc<Self>) {
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
+            let mut changed = std::pin::pin!(self.changes.watch());
             changed.as_mut().enable();
             for (conn, slot) in self.take_idle(|_| true) {
                 self.state.lock().condemn(conn.id);
@@ -56,7 +56,7 @@ impl Shared {
         // One that fails leaves nothing else to try; the socket is closed in any case.
         drop(timeout(GRACE / 2, join_all(cancels)).await);
         for link in links {
-            link.cut.cancel();
+            link.cut.abort();
         }
     }
 }

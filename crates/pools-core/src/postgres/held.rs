@@ -18,7 +18,12 @@ use bb8_postgres::bb8::PooledConnection;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use super::{Shared, conn::Conn, manager::Slots, state::CheckIn};
+use super::{
+    Shared,
+    conn::Conn,
+    manager::Slots,
+    state::{CheckIn, ConnId},
+};
 use crate::{admission::Permit, stats::CloseReason};
 
 /// Longest time to clean a connection, and to wait for the server's end of a closed one.
@@ -52,11 +57,13 @@ pub(super) struct Parts {
 pub(super) struct Held {
     parts: Option<Parts>,
     pool: Arc<Shared>,
+    /// When it was found fit.
+    pub(super) since: Instant,
 }
 
 impl Held {
-    pub(super) fn new(pool: &Arc<Shared>, parts: Parts) -> Self {
-        Self { parts: Some(parts), pool: Arc::clone(pool) }
+    pub(super) fn new(pool: Arc<Shared>, parts: Parts, since: Instant) -> Self {
+        Self { parts: Some(parts), pool, since }
     }
 
     pub(super) fn conn(&self) -> &Conn {
@@ -76,15 +83,22 @@ impl Held {
         let place = self.parts.as_mut().and_then(|parts| parts.place.take());
         if place.is_some() {
             self.pool.state.lock().detach(self.conn().id);
-            self.pool.changed.notify_waiters();
+            self.pool.changes.tell();
+        }
+    }
+
+    /// What dropping it does, for whoever knows the time.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        if let Some(parts) = self.parts.take() {
+            self.pool.give_back(parts, now);
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(parts) = self.parts.take() {
-            self.pool.give_back(parts);
+        if self.parts.is_some() {
+            self.give_back(Instant::now());
         }
     }
 }
@@ -108,25 +122,24 @@ impl Shared {
             Fate::Close(CloseReason::Invalidated)
         } else if conn.needs_cleaning() {
             Fate::Clean
-        } else if conn.epoch < self.state.lock().epoch() {
-            Fate::Close(CloseReason::Invalidated)
         } else {
             Fate::Keep
         }
     }
 
-    fn give_back(self: &Arc<Self>, parts: Parts) {
+    fn give_back(self: &Arc<Self>, parts: Parts, now: Instant) {
         if parts.place.is_none() {
             return self.close_in_background(parts, CloseReason::Detached);
         }
         match self.fate(&parts.conn) {
-            Fate::Keep => self.keep(parts),
+            Fate::Keep => self.keep(parts, now),
             Fate::Close(_) if parts.conn.link.ended.load(Ordering::Acquire) => {
                 // Nothing is left to be closed: its server process was the one to end it.
                 self.forget(parts.conn, CloseReason::Broken);
             }
             Fate::Close(reason) => self.close_in_background(parts, reason),
             Fate::Clean => {
+                drop(self.state.lock().release(parts.conn.id));
                 let pool = Arc::clone(self);
                 self.spawn("clean", async move { pool.clean(parts).await });
             }
@@ -142,17 +155,18 @@ impl Shared {
             return self.close(parts.conn, CloseReason::Unfinished).await;
         }
         match self.fate(&parts.conn) {
-            Fate::Keep => self.keep(parts),
+            Fate::Keep => self.keep(parts, Instant::now()),
             Fate::Clean => self.close(parts.conn, CloseReason::Unfinished).await,
             Fate::Close(reason) => self.close(parts.conn, reason).await,
         }
     }
 
-    fn keep(self: &Arc<Self>, mut parts: Parts) {
-        let now = Instant::now();
+    fn keep(self: &Arc<Self>, mut parts: Parts, now: Instant) {
         parts.conn.used = now;
+        parts.conn.link.gather.store(false, Ordering::Relaxed);
         let close_surplus = self.config.overflow_linger.is_zero();
-        let checked_in = self.state.lock().check_in(parts.conn.id, now, close_surplus);
+        let (id, epoch) = (parts.conn.id, parts.conn.epoch);
+        let checked_in = self.state.lock().check_in(id, epoch, now, close_surplus);
         match checked_in {
             // It ended while it was out: its task found it in nobody's queue, so the entry is ours to remove.
             CheckIn::Idle { .. } if parts.conn.link.ended.load(Ordering::Acquire) => {
@@ -162,13 +176,14 @@ impl Shared {
                 if let Some(mut place) = parts.place {
                     place.slot.conn = Some(parts.conn);
                 }
-                self.changed.notify_waiters();
+                self.changes.tell();
                 if surplus {
                     self.surplus.notify_one();
                 }
             }
             CheckIn::Full => self.close_in_background(parts, CloseReason::MaxFree),
             CheckIn::Draining => self.close_in_background(parts, CloseReason::Drained),
+            CheckIn::Outdated => self.close_in_background(parts, CloseReason::Invalidated),
         }
     }
 
@@ -204,15 +219,14 @@ impl Shared {
 
     /// Closes these connections, as far as they are idle still and there are places for it: a closing connection
     /// has a server process and therefore needs one.
-    pub(super) fn retire(self: &Arc<Self>, ids: Vec<u64>, reason: CloseReason) {
+    pub(super) fn retire(self: &Arc<Self>, ids: Vec<ConnId>, reason: CloseReason) {
         let permits: Vec<_> = ids.iter().map_while(|_| self.gate.try_enter().ok().flatten()).collect();
         let mut doomed = Vec::new();
         {
             let mut state = self.state.lock();
             for id in ids.into_iter().take(permits.len()) {
                 // Somebody may have taken it since.
-                if state.check_out(id) {
-                    state.condemn(id);
+                if state.condemn_idle(id) {
                     doomed.push(id);
                 }
             }
@@ -256,7 +270,7 @@ impl Shared {
 /// Ends the entry of a connection that is being closed, also when the closing task is cut.
 struct Closing {
     pool: Arc<Shared>,
-    id: u64,
+    id: ConnId,
     reason: CloseReason,
 }
 
@@ -264,6 +278,6 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.pool.state.lock().remove(self.id);
         self.pool.recorder.closed(self.reason);
-        self.pool.changed.notify_waiters();
+        self.pool.changes.tell();
     }
 }

@@ -37,6 +37,9 @@ const FULL: usize = 16;
 /// Statements that may share a connection: each is a transaction of its own and changes no session state.
 const ALONE: [&str; 9] = ["select", "insert", "update", "delete", "merge", "with", "values", "table", "show"];
 
+/// Of these, the ones that change nothing. `WITH` may.
+const READS: [&str; 4] = ["select", "values", "table", "show"];
+
 #[derive(Debug, Default)]
 pub(super) struct Member {
     carrier: Mutex<Weak<Lease>>,
@@ -71,9 +74,8 @@ impl Lane {
     /// # Errors
     /// As [`Lease::query`]; [`PgError::NotAlone`] for statements that need a connection to themselves.
     pub async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
-        let again = ["select", "values", "table", "show"].contains(&first_word(sql).as_str());
         match self.query_once(sql, params).await {
-            Err(PgError::Lost { .. }) if again => self.query_once(sql, params).await,
+            Err(PgError::Lost { .. }) if begins_with(sql, &READS) => self.query_once(sql, params).await,
             result => result,
         }
     }
@@ -116,32 +118,32 @@ impl Lane {
     }
 
     async fn carrier(&self, sql: &str) -> Result<Arc<Lease>, PgError> {
-        if !ALONE.contains(&first_word(sql).as_str()) {
+        if !begins_with(sql, &ALONE) {
             return Err(PgError::NotAlone);
         }
         let started = Instant::now();
         loop {
-            let best = self.pool.least_loaded();
-            let Some(member) = self.pool.vacant() else {
-                match best {
-                    Some((_, carrier)) => return Ok(carrier),
-                    // Without members the lane is an acquire per statement. With members, one of them has just
-                    // become vacant: look again.
-                    None if self.pool.lane.is_empty() => return self.acquire().await,
-                    None => continue,
+            let Members { best, vacant } = self.pool.members(started);
+            let member = match (best, vacant) {
+                (Some((load, carrier)), vacant) => {
+                    if load > 1 {
+                        carrier.conn().link.gather.store(true, Ordering::Relaxed);
+                    }
+                    let room = || self.pool.gate.inside() < self.pool.gate.limit();
+                    match vacant {
+                        Some(member) if load >= FULL && room() => member,
+                        _ => return Ok(carrier),
+                    }
                 }
+                (None, Some(member)) => member,
+                // Without members the lane is an acquire per statement.
+                (None, None) => return self.acquire().await,
             };
-            if let Some((load, carrier)) = best {
-                let room = self.pool.gate.inside() < self.pool.gate.limit();
-                if load < FULL || !room {
-                    return Ok(carrier);
-                }
-            }
             let deadline = started + self.pool.config.timeout;
             let Ok(_first) = timeout_at(deadline, member.acquiring.lock()).await else {
                 return Err(self.pool.exhausted(started));
             };
-            if self.pool.usable(member).is_none() {
+            if self.pool.usable(member, Instant::now()).is_none() {
                 let carrier = self.acquire().await?;
                 *member.carrier.lock() = Arc::downgrade(&carrier);
                 return Ok(carrier);
@@ -156,28 +158,41 @@ impl Lane {
 
 impl Shared {
     /// The lease a member carries, if new statements may go there.
-    fn usable(&self, member: &Member) -> Option<Arc<Lease>> {
+    fn usable(&self, member: &Member, now: Instant) -> Option<Arc<Lease>> {
         let carrier = member.carrier.lock().upgrade()?;
         let conn = carrier.conn();
-        let good =
-            !conn.is_dead() && !conn.abandoned.load(Ordering::Acquire) && Instant::now() < conn.expires && {
-                let state = self.state.lock();
-                conn.epoch == state.epoch() && !state.is_paused()
-            };
+        let good = !conn.is_dead() && !conn.abandoned.load(Ordering::Acquire) && now < conn.expires && {
+            let state = self.state.lock();
+            conn.epoch == state.epoch() && !state.is_paused()
+        };
         good.then_some(carrier)
     }
 
-    fn least_loaded(&self) -> Option<(usize, Arc<Lease>)> {
-        let carriers = self.lane.iter().filter_map(|member| self.usable(member));
-        carriers.map(|carrier| (Arc::strong_count(&carrier) - 1, carrier)).min_by_key(|(load, _)| *load)
-    }
-
-    fn vacant(&self) -> Option<&Member> {
-        self.lane.iter().find(|member| self.usable(member).is_none())
+    fn members(&self, now: Instant) -> Members<'_> {
+        let mut members = Members { best: None, vacant: None };
+        for member in &self.lane {
+            let Some(carrier) = self.usable(member, now) else {
+                members.vacant = members.vacant.or(Some(member));
+                continue;
+            };
+            let load = Arc::strong_count(&carrier) - 1;
+            if members.best.as_ref().is_none_or(|(least, _)| load < *least) {
+                members.best = Some((load, carrier));
+            }
+        }
+        members
     }
 }
 
-fn first_word(sql: &str) -> String {
-    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
-    word.unwrap_or_default().to_ascii_lowercase()
+/// Where a statement could go.
+struct Members<'a> {
+    /// The one that carries the fewest, and how many.
+    best: Option<(usize, Arc<Lease>)>,
+    /// One that carries none and takes none before it has a connection.
+    vacant: Option<&'a Member>,
+}
+
+fn begins_with(sql: &str, words: &[&str]) -> bool {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    words.iter().any(|each| word.eq_ignore_ascii_case(each))
 }

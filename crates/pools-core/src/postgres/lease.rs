@@ -3,9 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bb8_postgres::tokio_postgres::{Row, types::ToSql};
+use tokio::time::Instant;
 
 use super::{conn::Conn, error::PgError, held::Held};
-use crate::{holders::HolderGuard, stats::Recorder};
+use crate::pool::PoolKind;
 
 /// A borrowed connection. Goes back to its pool when dropped.
 ///
@@ -19,12 +20,11 @@ use crate::{holders::HolderGuard, stats::Recorder};
 #[derive(Debug)]
 pub struct Lease {
     held: Held,
-    holder: HolderGuard,
 }
 
 impl Lease {
-    pub(super) fn new(held: Held, holder: HolderGuard) -> Self {
-        Self { held, holder }
+    pub(super) fn new(held: Held) -> Self {
+        Self { held }
     }
 
     pub(super) fn conn(&self) -> &Conn {
@@ -140,15 +140,19 @@ impl Lease {
         }
         result
     }
-
-    fn recorder(&self) -> &Recorder {
-        &self.held.pool().recorder
-    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.recorder().usage.record(self.holder.held());
+        let (pool, now) = (self.held.pool(), Instant::now());
+        let took = now.saturating_duration_since(self.held.since);
+        pool.recorder.usage.record(took);
+        if took >= pool.config.leak_after
+            && let Some(holder) = pool.state.lock().release(self.conn().id)
+        {
+            holder.returned(PoolKind::Postgres);
+        }
+        self.held.give_back(now);
     }
 }
 

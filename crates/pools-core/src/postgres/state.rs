@@ -12,9 +12,19 @@
 //!
 //! Ids are never used twice: whoever holds a stale one finds nothing instead of somebody else's connection.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
+use slab::Slab;
 use tokio::time::Instant;
+
+use crate::holders::Record;
+
+/// A connection. Every acquire and return looks one up, so it says where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConnId {
+    serial: u64,
+    index: usize,
+}
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +58,12 @@ impl Bounds {
 
 #[derive(Debug)]
 struct Entry<L> {
+    serial: u64,
     phase: Phase,
     link: Option<L>,
     idle_since: Option<Instant>,
+    /// Who has it, while somebody does.
+    holder: Option<Record>,
 }
 
 /// How many connections are in which phase.
@@ -85,6 +98,17 @@ impl Counts {
     }
 }
 
+/// What somebody finds who wants an idle connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckOut {
+    /// It is out now.
+    Taken,
+    /// It is out now, and must be closed: a later epoch has begun.
+    Outdated,
+    /// It is not idle any more: the server closed it, or it was condemned.
+    NotIdle,
+}
+
 /// What becomes of a connection that is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CheckIn {
@@ -94,14 +118,16 @@ pub(super) enum CheckIn {
     Full,
     /// The pool drains: it must be closed.
     Draining,
+    /// A later epoch has begun: it must be closed.
+    Outdated,
 }
 
 /// All connections of a pool. `L` is what the pool keeps to reach a connection that somebody else holds.
 #[derive(Debug)]
 pub(super) struct State<L> {
-    entries: HashMap<u64, Entry<L>>,
+    entries: Slab<Entry<L>>,
     counts: Counts,
-    next_id: u64,
+    last_serial: u64,
     epoch: u64,
     bounds: Bounds,
     paused: bool,
@@ -110,67 +136,93 @@ pub(super) struct State<L> {
 
 impl<L: Clone> State<L> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        let (entries, counts) = (HashMap::new(), Counts::default());
-        Self { entries, counts, next_id: 0, epoch: 0, bounds, paused: false, draining: false }
+        let (entries, counts) = (Slab::new(), Counts::default());
+        Self { entries, counts, last_serial: 0, epoch: 0, bounds, paused: false, draining: false }
     }
 
     /// A connection is about to be opened: its id, and the epoch that it belongs to.
-    pub(super) fn begin_open(&mut self) -> (u64, u64) {
-        self.next_id += 1;
-        let entry = Entry { phase: Phase::Opening, link: None, idle_since: None };
-        self.entries.insert(self.next_id, entry);
+    pub(super) fn begin_open(&mut self) -> (ConnId, u64) {
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let entry = Entry { serial, phase: Phase::Opening, link: None, idle_since: None, holder: None };
+        let index = self.entries.insert(entry);
         self.counts.opening += 1;
-        (self.next_id, self.epoch)
+        (ConnId { serial, index }, self.epoch)
     }
 
     /// It is open, and held by whoever asked for it.
-    pub(super) fn opened(&mut self, id: u64, link: L) {
-        let entry = self.entries.get_mut(&id).expect("BUG: opened without begin_open");
-        entry.link = Some(link);
-        self.move_to(id, Phase::Out);
+    pub(super) fn opened(&mut self, id: ConnId, link: L) {
+        self.move_to(id, Phase::Out).link = Some(link);
     }
 
     /// It is given back. With `close_surplus` the one that finds `size` idle ones is closed, QueuePool's rule. One
     /// that is above the bound since that was made smaller is closed in any case.
-    pub(super) fn check_in(&mut self, id: u64, now: Instant, close_surplus: bool) -> CheckIn {
+    pub(super) fn check_in(&mut self, id: ConnId, epoch: u64, now: Instant, close_surplus: bool) -> CheckIn {
         if self.draining {
             return CheckIn::Draining;
+        }
+        if epoch < self.epoch {
+            return CheckIn::Outdated;
         }
         if self.counts.all() > self.bounds.all() || (close_surplus && self.counts.idle >= self.bounds.size) {
             return CheckIn::Full;
         }
-        self.move_to(id, Phase::Idle);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.idle_since = Some(now);
-        }
+        let entry = self.move_to(id, Phase::Idle);
+        (entry.idle_since, entry.holder) = (Some(now), None);
         CheckIn::Idle { surplus: self.counts.idle > self.bounds.size }
     }
 
-    /// Takes an idle connection; false when it is not idle any more (the server closed it, or it was condemned).
-    pub(super) fn check_out(&mut self, id: u64) -> bool {
-        let idle = self.entries.get(&id).is_some_and(|entry| entry.phase == Phase::Idle);
+    /// Takes an idle connection that was opened in `epoch`.
+    pub(super) fn check_out(&mut self, id: ConnId, epoch: u64, holder: Option<Record>) -> CheckOut {
+        if self.phase(id) != Some(Phase::Idle) {
+            return CheckOut::NotIdle;
+        }
+        self.move_to(id, Phase::Out).holder = holder;
+        if epoch < self.epoch { CheckOut::Outdated } else { CheckOut::Taken }
+    }
+
+    /// It was opened for this holder.
+    pub(super) fn hold(&mut self, id: ConnId, holder: Record) {
+        if let Some(entry) = find(&mut self.entries, id) {
+            entry.holder = Some(holder);
+        }
+    }
+
+    /// Takes back who held it, such as when that is over.
+    pub(super) fn release(&mut self, id: ConnId) -> Option<Record> {
+        find(&mut self.entries, id)?.holder.take()
+    }
+
+    /// Everything that is held.
+    pub(super) fn holders(&mut self) -> impl Iterator<Item = &mut Record> {
+        self.entries.iter_mut().filter_map(|(_, entry)| entry.holder.as_mut())
+    }
+
+    /// Takes an idle connection to close it; false when it is not idle any more.
+    pub(super) fn condemn_idle(&mut self, id: ConnId) -> bool {
+        let idle = self.phase(id) == Some(Phase::Idle);
         if idle {
-            self.move_to(id, Phase::Out);
+            self.condemn(id);
         }
         idle
     }
 
     /// Its server process is about to go; the place is kept until [`remove`](Self::remove).
-    pub(super) fn condemn(&mut self, id: u64) {
+    pub(super) fn condemn(&mut self, id: ConnId) {
         // One that was detached has no place to keep.
-        if self.entries.get(&id).is_some_and(|entry| entry.phase != Phase::Detached) {
-            self.move_to(id, Phase::Closing);
+        if self.phase(id).is_some_and(|phase| phase != Phase::Detached) {
+            self.move_to(id, Phase::Closing).holder = None;
         }
     }
 
     /// Its holder takes it out of the pool; its place is free at once.
-    pub(super) fn detach(&mut self, id: u64) {
+    pub(super) fn detach(&mut self, id: ConnId) {
         self.move_to(id, Phase::Detached);
     }
 
     /// The server ended it. An idle one is removed; for another, whoever holds it does that. Returns its phase.
-    pub(super) fn gone(&mut self, id: u64) -> Option<Phase> {
-        let phase = self.entries.get(&id)?.phase;
+    pub(super) fn gone(&mut self, id: ConnId) -> Option<Phase> {
+        let phase = self.phase(id)?;
         if phase == Phase::Idle {
             self.remove(id);
         }
@@ -178,15 +230,16 @@ impl<L: Clone> State<L> {
     }
 
     /// It exists no more. Returns the phase it was in.
-    pub(super) fn remove(&mut self, id: u64) -> Option<Phase> {
-        let entry = self.entries.remove(&id)?;
-        *self.counts.of(entry.phase) -= 1;
-        Some(entry.phase)
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Phase> {
+        let phase = self.phase(id)?;
+        self.entries.remove(id.index);
+        *self.counts.of(phase) -= 1;
+        Some(phase)
     }
 
     /// Idle connections beyond `size` that nobody needed for `linger`, longest idle first; and when the next one
     /// will be due.
-    pub(super) fn surplus(&self, now: Instant, linger: Duration) -> (Vec<u64>, Option<Instant>) {
+    pub(super) fn surplus(&self, now: Instant, linger: Duration) -> (Vec<ConnId>, Option<Instant>) {
         let mut idle = self.longest_idle();
         idle.truncate(self.counts.idle.saturating_sub(self.bounds.size) as usize);
         let due = idle.partition_point(|(since, _)| *since + linger <= now);
@@ -195,7 +248,7 @@ impl<L: Clone> State<L> {
 
     /// Changes the bounds. Returns those idle connections that must go now; what is out and beyond the bounds goes
     /// when it is given back.
-    pub(super) fn resize(&mut self, bounds: Bounds) -> Vec<u64> {
+    pub(super) fn resize(&mut self, bounds: Bounds) -> Vec<ConnId> {
         self.bounds = bounds;
         let mut idle = self.longest_idle();
         idle.truncate(self.counts.all().saturating_sub(bounds.all()) as usize);
@@ -207,9 +260,11 @@ impl<L: Clone> State<L> {
     }
 
     /// What is idle, longest first.
-    pub(super) fn longest_idle(&self) -> Vec<(Instant, u64)> {
+    pub(super) fn longest_idle(&self) -> Vec<(Instant, ConnId)> {
         let idle = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Idle);
-        let mut idle: Vec<_> = idle.filter_map(|(id, entry)| Some((entry.idle_since?, *id))).collect();
+        let id = |index, entry: &Entry<L>| ConnId { serial: entry.serial, index };
+        let mut idle: Vec<_> =
+            idle.filter_map(|(i, entry)| Some((entry.idle_since?, id(i, entry)))).collect();
         idle.sort_unstable();
         idle
     }
@@ -245,13 +300,22 @@ impl<L: Clone> State<L> {
 
     /// How to reach every open connection.
     pub(super) fn links(&self) -> Vec<L> {
-        self.entries.values().filter_map(|entry| entry.link.clone()).collect()
+        self.entries.iter().filter_map(|(_, entry)| entry.link.clone()).collect()
     }
 
-    fn move_to(&mut self, id: u64, phase: Phase) {
-        let entry = self.entries.get_mut(&id).expect("BUG: a transition of an unknown connection");
-        *self.counts.of(entry.phase) -= 1;
-        entry.phase = phase;
-        *self.counts.of(phase) += 1;
+    fn phase(&self, id: ConnId) -> Option<Phase> {
+        self.entries.get(id.index).filter(|entry| entry.serial == id.serial).map(|entry| entry.phase)
     }
+
+    fn move_to(&mut self, id: ConnId, phase: Phase) -> &mut Entry<L> {
+        let entry = find(&mut self.entries, id).expect("BUG: a transition of an unknown connection");
+        *self.counts.of(entry.phase) -= 1;
+        *self.counts.of(phase) += 1;
+        entry.phase = phase;
+        entry
+    }
+}
+
+fn find<L>(entries: &mut Slab<Entry<L>>, id: ConnId) -> Option<&mut Entry<L>> {
+    entries.get_mut(id.index).filter(|entry| entry.serial == id.serial)
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Shared;
 use crate::{
+    holders::Leases,
     metrics,
     pool::PoolKind,
     stats::{Sample, SampleKind, Snapshot, Target},
@@ -67,7 +68,7 @@ impl Shared {
             health: self.health.get(),
             limit: bounds.all(),
             targets: vec![target],
-            holders: self.holders.list(),
+            holders: self.list(),
             totals: self.recorder.totals(),
             samples: vec![
                 sample(

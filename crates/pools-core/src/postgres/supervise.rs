@@ -17,6 +17,7 @@ use std::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Shared, conn::Conn, error::PgError, held::Held, state::Bounds};
+use crate::admission::Permit;
 
 const DOWN_PAUSE: Duration = Duration::from_millis(500);
 const UP_PAUSE: Duration = Duration::from_secs(15);
@@ -93,7 +94,7 @@ impl Shared {
 
     async fn probe(self: &Arc<Self>) {
         let Ok(Some(permit)) = self.gate.try_enter() else { return };
-        match self.checkout(permit, PROBE_LIMIT.min(self.config.connect_timeout)).await {
+        match self.hold(permit, PROBE_LIMIT.min(self.config.connect_timeout)).await {
             Ok(held) => {
                 self.health.up();
                 if !self.capacity_checked.swap(true, Ordering::Relaxed) {
@@ -102,6 +103,11 @@ impl Shared {
             }
             Err(error) => tracing::debug!(pool = "postgres", error = error.reason(), "probe failed"),
         }
+    }
+
+    async fn hold(self: &Arc<Self>, permit: Permit, limit: Duration) -> Result<Held, PgError> {
+        let (parts, since) = self.checkout(permit, limit, Instant::now(), None).await?;
+        Ok(Held::new(Arc::clone(self), parts, since))
     }
 
     /// Opens connections until there are `DB_MIN_IDLE`, each in at most `limit`.
@@ -114,7 +120,7 @@ impl Shared {
         for _ in 0..wanted {
             // Without a place, callers have them all, and open what they need.
             let Some(permit) = self.gate.try_enter().map_err(|_| PgError::Closed)? else { break };
-            held.push(self.checkout(permit, limit).await?);
+            held.push(self.hold(permit, limit).await?);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
+use super::upload::UploadError;
 use crate::holders::Holder;
 
 /// Where a failed request was going, and with which attempt.
@@ -119,6 +120,15 @@ pub enum HttpError {
         /// What was seen of it.
         #[source]
         cause: Arc<hyper::Error>,
+    },
+    /// The request's own body could not be sent to its end. The server may have seen a part of it.
+    #[error("{at}: the request's body could not be sent")]
+    Upload {
+        /// Where.
+        at: At,
+        /// Why.
+        #[source]
+        cause: UploadError,
     },
     /// The server did not answer in time.
     #[error("{at}: no answer after {after:?}")]

@@ -9,7 +9,8 @@
 //!
 //! * `state.rs` decides everything in one critical section per transition and does nothing itself.
 //! * `connection.rs`: one task per connection owns its place until the socket is closed; `manager.rs` dials.
-//! * `lease.rs`: a connection in the hands of one request; `request.rs` and `response.rs` are the exchange.
+//! * `lease.rs`: a connection in the hands of one request; `request.rs`, `upload.rs` and
+//!   `response.rs` are the exchange. Bodies stream both ways: [`RequestBuilder::stream`], [`Response`].
 //!
 //! **Limits.** Per host and over all hosts, from the start of a dial to the closed socket; a bounded queue per host; order
 //! of arrival. Every wait ends: in the queue after `HTTP_TIMEOUT_MS` or at the caller's deadline, in a dial after
@@ -33,11 +34,13 @@ mod connection;
 mod error;
 mod lease;
 mod manager;
+pub mod multipart;
 mod request;
 mod response;
 mod state;
 mod stats;
 mod target;
+mod upload;
 mod wire;
 
 use std::{
@@ -66,6 +69,7 @@ pub use self::{
     request::RequestBuilder,
     response::Response,
     stats::HttpStats,
+    upload::{SourceError, UploadError},
 };
 pub use crate::config::http::HttpConfig;
 

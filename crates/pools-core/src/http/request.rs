@@ -1,11 +1,9 @@
 //! Building a request, and sending it: wait, send, head; again on a fresh connection when the old one was stale.
 
 use std::{
-    convert::Infallible,
     panic::Location,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -14,10 +12,8 @@ use ::http::{
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use bytes::Bytes;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::TrySendError,
-};
+use futures_util::Stream;
+use hyper::{body::Incoming, client::conn::TrySendError};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,15 +21,13 @@ use super::{
     HttpPool,
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
+    multipart::Form,
     response::Response,
     state::Ask,
     target::Target,
-    wire::Wire,
+    upload::{Content, Progress, SourceError, Upload},
 };
 use crate::stats::CloseReason;
-
-/// A body is handed to hyper in pieces of this size, so that a slow upload is seen to move.
-const PIECE: usize = 64 * 1024;
 
 /// Some servers refuse requests without one.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
@@ -47,7 +41,7 @@ pub struct RequestBuilder {
     method: Method,
     target: Result<Target, HttpError>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Content,
     deadline: Option<Instant>,
     head_timeout: Option<Duration>,
     idempotent: Option<bool>,
@@ -62,7 +56,7 @@ impl RequestBuilder {
             method,
             target: Target::parse(url),
             headers: HeaderMap::new(),
-            body: Bytes::new(),
+            body: Content::Whole(Bytes::new()),
             deadline: None,
             head_timeout: None,
             idempotent: None,
@@ -88,7 +82,32 @@ impl RequestBuilder {
 
     /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
+        self.body = Content::Whole(body.into());
+        self
+    }
+
+    /// Sets a body that is read while it is sent: `length` bytes exactly, one item of the stream in memory at a time.
+    /// Once an item was taken, the request is never sent again, idempotent or not.
+    ///
+    /// The answer can be streamed as well: [`Response`] is a `Stream`.
+    pub fn stream(
+        mut self,
+        length: u64,
+        body: impl Stream<Item = Result<Bytes, SourceError>> + Send + 'static,
+    ) -> Self {
+        self.body = Content::streamed(length, body);
+        self
+    }
+
+    /// Sets the body and `Content-Type: multipart/form-data`. With a file in it, it is a [`stream`](Self::stream).
+    pub fn multipart(mut self, form: Form) -> Self {
+        match form.finish() {
+            Ok((kind, body)) => {
+                self.headers.insert(CONTENT_TYPE, kind);
+                self.body = body;
+            }
+            Err(cause) => self.refuse("body", Arc::new(cause)),
+        }
         self
     }
 
@@ -97,7 +116,7 @@ impl RequestBuilder {
         match serde_json::to_vec(value) {
             Ok(body) => {
                 self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                self.body = body.into();
+                self.body = Content::Whole(body.into());
             }
             Err(cause) => self.refuse("body", Arc::new(cause)),
         }
@@ -148,6 +167,8 @@ impl RequestBuilder {
     pub async fn send(self) -> Result<Response, HttpError> {
         let target = self.target.clone()?;
         let may_repeat = self.retry && self.may_repeat();
+        let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
+        self.body.check_if_empty().await.map_err(refused)?;
         let patience = Instant::now() + self.pool.0.config.timeout;
         let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut ask = Ask::Any;
@@ -159,7 +180,7 @@ impl RequestBuilder {
             match self.exchange(lease, &target, &at).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::NotSent) => ask = ask.max(Ask::Again),
-                Err(Failed::Stale(_)) if may_repeat && attempt == 1 => {
+                Err(Failed::Stale(_)) if may_repeat && attempt == 1 && self.body.is_whole() => {
                     self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     ask = Ask::Fresh;
                     attempt = 2;
@@ -187,7 +208,7 @@ impl RequestBuilder {
         let (read_before, written_before) = (wire.read(), wire.written());
         let mut sent = pin!(lease.conn().send.try_send_request(self.message(target)));
         lease.begin();
-        let upload = Progress { wire, written_before, length: self.body.len() as u64 };
+        let upload = Progress::new(wire, written_before, &self.body);
         let head = match self.head(sent.as_mut(), &upload, at).await {
             Ok(head) => head,
             Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
@@ -197,6 +218,10 @@ impl RequestBuilder {
                 let cause = error.into_error();
                 if self.pool.0.state.lock().is_cut() {
                     return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
+                }
+                if let Some(cause) = upload.failure() {
+                    lease.close(CloseReason::Unfinished);
+                    return Err(Failed::Other(HttpError::Upload { at: at.clone(), cause }));
                 }
                 if reused && untouched && is_stale(&cause) {
                     lease.stale(&target.key);
@@ -211,7 +236,7 @@ impl RequestBuilder {
     }
 
     fn message(&self, target: &Target) -> Request<Upload> {
-        let mut message = Request::new(Upload { rest: self.body.clone() });
+        let mut message = Request::new(self.body.upload());
         *message.method_mut() = self.method.clone();
         *message.version_mut() = Version::HTTP_11;
         *message.uri_mut() = Uri::from(target.path.clone());
@@ -219,6 +244,10 @@ impl RequestBuilder {
         headers.reserve(self.headers.len() + 3);
         headers.insert(HOST, target.host_header.clone());
         headers.insert(USER_AGENT, AGENT);
+        if self.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+            // hyper leaves it out, and some servers answer 411 then.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         for (name, value) in &self.headers {
             if *name == HOST || *name == USER_AGENT {
                 headers.insert(name, value.clone());
@@ -279,49 +308,4 @@ enum Failed {
 enum HeadError {
     TimedOut(HttpError),
     Hyper(Box<TrySendError<Request<Upload>>>),
-}
-
-/// How far an upload has come.
-#[derive(Debug)]
-pub(super) struct Progress {
-    wire: Arc<Wire>,
-    written_before: u64,
-    length: u64,
-}
-
-impl Progress {
-    /// Whether the kernel has all of it. The head comes on top of the body, so this is late rather than early.
-    pub(super) fn is_done(&self) -> bool {
-        self.wire.written() - self.written_before > self.length
-    }
-}
-
-/// A request body as hyper reads it.
-#[derive(Debug)]
-pub(super) struct Upload {
-    rest: Bytes,
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
 }

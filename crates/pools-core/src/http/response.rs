@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::{
     error::{At, HttpError},
     lease::Lease,
-    request::Progress,
+    upload::Progress,
 };
 use crate::stats::CloseReason;
 
@@ -33,7 +33,9 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 /// A slow rest would block its place for longer than a new connection takes.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
 
-/// An answer.
+/// An answer. Its body is read whole ([`bytes`](Self::bytes), [`json`](Self::json)) or piece by piece: by
+/// [`chunk`](Self::chunk), or as a `futures` `Stream` of `Result<Bytes, HttpError>`, which is what a service that passes an
+/// answer on hands to its own framework. A reader that stops reading stops the server: nothing is collected.
 ///
 /// # Cancel safety
 /// Dropped before its body has ended, a small rest is read in the background, else the connection is closed. Its
@@ -217,9 +219,11 @@ impl Response {
                     }
                 }
                 Some(Err(cause)) => {
-                    let error = match coming.lease.pool().state.lock().is_cut() {
-                        true => HttpError::Closed { host: Arc::clone(&self.at.host) },
-                        false => HttpError::broken(self.at.clone(), cause),
+                    let at = self.at.clone();
+                    let error = match coming.upload.failure() {
+                        _ if coming.lease.pool().state.lock().is_cut() => HttpError::Closed { host: at.host },
+                        Some(cause) => HttpError::Upload { at, cause },
+                        None => HttpError::broken(at, cause),
                     };
                     return Poll::Ready(Err(self.fail(CloseReason::Broken, error)));
                 }

@@ -12,3 +12,4 @@ mod stale;
 mod support;
 mod time;
 mod tls;
+mod upload;

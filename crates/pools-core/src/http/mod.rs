@@ -35,12 +35,14 @@ mod error;
 mod lease;
 mod manager;
 pub mod multipart;
+mod policy;
 mod request;
 mod response;
 mod state;
 mod stats;
 mod target;
 mod upload;
+mod upstream;
 mod wire;
 
 use std::{
@@ -66,10 +68,12 @@ use tokio_rustls::rustls::ClientConfig;
 pub use self::{
     error::{At, HttpError, OpenError},
     manager::Resolver,
+    policy::{BreakerPolicy, Policy},
     request::RequestBuilder,
     response::Response,
     stats::HttpStats,
     upload::{SourceError, UploadError},
+    upstream::Upstream,
 };
 pub use crate::config::http::HttpConfig;
 
@@ -173,6 +177,7 @@ impl HttpPoolBuilder {
             holders: Holders::new(PoolKind::Http),
             health,
             stale_retries: AtomicU64::new(0),
+            upstreams: Mutex::default(),
             tasks: Tasks::new(),
             runtime: Handle::current(),
             reap: Arc::new(Notify::new()),
@@ -196,6 +201,7 @@ struct Inner {
     holders: Arc<Holders>,
     health: HealthCell,
     stale_retries: AtomicU64,
+    upstreams: Mutex<Vec<Weak<upstream::Shared>>>,
     tasks: Tasks,
     /// Leases may be dropped outside the runtime.
     runtime: Handle,
@@ -280,7 +286,7 @@ impl Pool for HttpPool {
             targets,
             holders: self.0.holders.list(),
             totals,
-            samples: vec![stale_retries],
+            samples: [vec![stale_retries], upstream::samples(&self.0.upstreams)].concat(),
         }
     }
 

@@ -22,12 +22,14 @@ use super::{
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
     multipart::Form,
+    policy::Policy,
     response::Response,
     state::Ask,
     target::Target,
     upload::{Content, Progress, SourceError, Upload},
+    upstream::{self, Passage},
 };
-use crate::stats::CloseReason;
+use crate::{resilience::deadline, stats::CloseReason};
 
 /// Some servers refuse requests without one.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
@@ -43,9 +45,11 @@ pub struct RequestBuilder {
     headers: HeaderMap,
     body: Content,
     deadline: Option<Instant>,
+    wait_timeout: Option<Duration>,
     head_timeout: Option<Duration>,
     idempotent: Option<bool>,
     retry: bool,
+    upstream: Option<Arc<upstream::Shared>>,
 }
 
 impl RequestBuilder {
@@ -58,10 +62,31 @@ impl RequestBuilder {
             headers: HeaderMap::new(),
             body: Content::Whole(Bytes::new()),
             deadline: None,
+            wait_timeout: None,
             head_timeout: None,
             idempotent: None,
             retry: true,
+            upstream: None,
         }
+    }
+
+    /// Sends it by the rules of an upstream.
+    pub(super) fn through(self, upstream: Arc<upstream::Shared>) -> Self {
+        Self { upstream: Some(upstream), ..self }
+    }
+
+    /// Takes over what its upstream allows; what was asked for stays when it is less. Returns the deadline of the whole.
+    pub(super) fn limit(&mut self, policy: &Policy, latest: Instant) -> Instant {
+        let deadline = self.deadline.map_or(latest, |deadline| deadline.min(latest));
+        self.deadline = Some(deadline);
+        self.wait_timeout = Some(policy.wait_timeout);
+        self.head_timeout.get_or_insert(policy.head_timeout);
+        deadline
+    }
+
+    /// Whether it may be sent a second time.
+    pub(super) fn may_go_again(&self) -> bool {
+        self.retry && self.may_repeat() && self.body.is_whole()
     }
 
     /// Adds a header. What frames the message or concerns the connection only (`Content-Length`, `Transfer-Encoding`,
@@ -123,8 +148,9 @@ impl RequestBuilder {
         self
     }
 
-    /// The whole request, its body included, ends by then. Without one, only silence ends it (`HTTP_TIMEOUT_MS`),
-    /// and the wait for a connection takes no longer than that.
+    /// The whole request, its body included, ends by then, or earlier when the incoming request that the task works for
+    /// must ([`deadline`]). Without either, only silence ends it (`HTTP_TIMEOUT_MS`), and the wait
+    /// for a connection takes no longer than that.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
         self
@@ -156,7 +182,7 @@ impl RequestBuilder {
         }
     }
 
-    /// Sends it and waits for the head of the answer.
+    /// Sends it, by the rules of its [`Upstream`](super::Upstream) if it came from one, and waits for the head of the answer.
     ///
     /// # Errors
     /// [`HttpError`], one variant per phase. An answer with status 4xx or 5xx is not an error.
@@ -164,30 +190,47 @@ impl RequestBuilder {
     /// # Cancel safety
     /// Dropped while waiting, the caller leaves the queue. Dropped after the request was sent, its connection is
     /// closed and its place is free.
-    pub async fn send(self) -> Result<Response, HttpError> {
+    pub async fn send(mut self) -> Result<Response, HttpError> {
+        self.deadline = deadline::earliest(self.deadline);
+        match self.upstream.clone() {
+            Some(upstream) => upstream.run(self).await,
+            None => self.attempt(&mut Passage::default(), 1).await,
+        }
+    }
+
+    /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
+    pub(super) async fn attempt(&self, passage: &mut Passage, first: u32) -> Result<Response, HttpError> {
         let target = self.target.clone()?;
-        let may_repeat = self.retry && self.may_repeat();
+        let may_repeat = self.may_go_again() && !passage.has_turn();
         let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
         self.body.check_if_empty().await.map_err(refused)?;
-        let patience = Instant::now() + self.pool.0.config.timeout;
+        let wait =
+            self.wait_timeout.map_or(self.pool.0.config.timeout, |wait| wait.min(self.pool.0.config.timeout));
+        let patience = Instant::now() + wait;
         let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut ask = Ask::Any;
-        let mut attempt = 1;
+        let mut attempt = first;
         loop {
             let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
-            let lease = self.pool.0.acquire(&order).await?;
+            let mut lease = self.pool.0.acquire(&order).await?;
+            lease.place = passage.place();
+            passage.sent();
             let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
             match self.exchange(lease, &target, &at).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::NotSent) => ask = ask.max(Ask::Again),
-                Err(Failed::Stale(_)) if may_repeat && attempt == 1 && self.body.is_whole() => {
-                    self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Err(Failed::Stale(_)) if may_repeat && attempt == first && self.body.is_whole() => {
+                    self.count_stale_retry();
                     ask = Ask::Fresh;
-                    attempt = 2;
+                    attempt += 1;
                 }
                 Err(Failed::Stale(error) | Failed::Other(error)) => return Err(error),
             }
         }
+    }
+
+    pub(super) fn count_stale_retry(&self) {
+        self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Whether it does no harm if the server sees it twice.

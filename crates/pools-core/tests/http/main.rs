@@ -12,4 +12,5 @@ mod stale;
 mod support;
 mod time;
 mod tls;
+mod unix;
 mod upload;

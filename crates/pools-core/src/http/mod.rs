@@ -27,7 +27,9 @@
 //! **Shutdown**: [`Pool::drain`] closes idle connections at once, lets requests that wait or are under way finish until the
 //! deadline, then cuts and names the rest. Dropping the last clone of the pool closes its idle connections.
 //!
-//! **Not here**: retries by policy, breakers, rate limits, redirects, cookies, decoding, proxies, HTTP/2. A connection serves one
+//! **Policies** (retries, breaker, rate, bulkhead) belong to an [`Upstream`]; what is sent past one obeys the pool's limits alone.
+//!
+//! **Not here**: redirects, cookies, decoding, proxies, HTTP/2. A connection serves one
 //! request at a time; HTTP/2 needs places per stream beside those per connection in `state.rs`.
 
 mod connection;

@@ -47,13 +47,7 @@ impl Default for Form {
 impl Form {
     /// A form without fields.
     pub fn new() -> Self {
-        let mut random = [0; 16];
-        // Only fails when the system has no randomness; then TLS fails as well, and a boundary need only be rare.
-        if ring::default_provider().secure_random.fill(&mut random).is_err() {
-            fastrand::fill(&mut random);
-        }
-        let boundary = format!("form-{:032x}", u128::from_ne_bytes(random));
-        Self { boundary, text: Vec::new(), pieces: Vec::new(), length: 0, bad: None }
+        Self { boundary: boundary(), text: Vec::new(), pieces: Vec::new(), length: 0, bad: None }
     }
 
     /// Adds a field.
@@ -111,6 +105,16 @@ impl Form {
         self.flush();
         Ok((kind, Content::streamed(self.length, stream::iter(self.pieces).flatten())))
     }
+}
+
+/// A boundary that nobody can guess, for whoever frames a form without [`Form`].
+pub fn boundary() -> String {
+    let mut random = [0; 16];
+    // Only fails when the system has no randomness; then TLS fails as well, and a boundary need only be rare.
+    if ring::default_provider().secure_random.fill(&mut random).is_err() {
+        fastrand::fill(&mut random);
+    }
+    format!("form-{:032x}", u128::from_ne_bytes(random))
 }
 
 /// As HTML's "multipart/form-data encoding algorithm" has it.

@@ -97,12 +97,12 @@ fn rows(tasks: &[Vec<Try>], mut found: HashMap<i64, usize>) -> Vec<(Metric, f64)
         let (there, whole) = (found.remove(&one.number).unwrap_or_default(), one.way.rows());
         match one.failure {
             None => {
-                acknowledged += 1;
-                gone += usize::from(there < whole);
+                acknowledged += whole;
+                gone += whole.saturating_sub(there);
             }
-            Some(_) => unsure += usize::from(there > 0),
+            Some(_) => unsure += there,
         }
-        twice += usize::from(there > whole);
+        twice += there.saturating_sub(whole);
         torn += usize::from(one.way == Way::Transaction && there == 1);
     }
     vec![
@@ -164,7 +164,7 @@ mod tests {
         let found = HashMap::from([(2, 2), (3, 1), (4, 1), (5, 1), (7, 1)]);
         let values = rows(&tasks, found);
         let of = |metric| values.iter().find(|(name, _)| *name == metric).unwrap().1;
-        assert_eq!((of(ACKNOWLEDGED), of(FOUND), of(UNSURE)), (3.0, 6.0, 2.0));
+        assert_eq!((of(ACKNOWLEDGED), of(FOUND), of(UNSURE)), (4.0, 6.0, 2.0));
         assert_eq!((of(GONE), of(TWICE), of(TORN), of(UNKNOWN)), (2.0, 1.0, 2.0, 1.0));
     }
 }

@@ -17,7 +17,7 @@
 //! | the real thing | [`postgres`], [`redis`], [`anvil`] |
 //! | Postgres behind a proxy that pools by transaction | [`pgbouncer`] |
 //! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
-//! | Pinata, Gemini | [`pinata()`], [`gemini()`]: as documented, and with their real errors |
+//! | Pinata, Gemini, Etherscan | [`pinata()`], [`gemini()`], [`etherscan()`]: as documented, and with their real errors |
 //! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
 //! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
 //! | a chain with contract and loans | [`anvil`] and `devchain::deploy` (feature `devchain`) |
@@ -34,6 +34,7 @@ mod anvil;
 mod counts;
 #[cfg(feature = "devchain")]
 pub mod devchain;
+pub mod etherscan;
 pub mod gemini;
 mod listening;
 mod pgbouncer;
@@ -52,6 +53,7 @@ mod until;
 mod upstream;
 
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
+pub use etherscan::{Etherscan, etherscan};
 pub use gemini::{Gemini, gemini};
 pub use pgbouncer::{PgBouncer, pgbouncer};
 pub use pinata::{Pinata, pinata, pinata_with};

@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration<'static>] = &[
     Migration { id: 1, name: "loans", sql: include_str!("../migrations/0001_loans.sql") },
     Migration { id: 2, name: "matching", sql: include_str!("../migrations/0002_matching.sql") },
     Migration { id: 3, name: "models", sql: include_str!("../migrations/0003_models.sql") },
+    Migration { id: 4, name: "watching", sql: include_str!("../migrations/0004_watching.sql") },
 ];
 
 /// How often it is looked whether the schema is due; while it is not, that costs one atomic read.

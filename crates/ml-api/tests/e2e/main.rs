@@ -9,3 +9,4 @@ mod pool_stats;
 mod predict;
 mod retraining;
 mod training;
+mod watching;

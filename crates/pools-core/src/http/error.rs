@@ -240,6 +240,17 @@ pub enum HttpError {
         #[source]
         cause: Option<Arc<hyper::Error>>,
     },
+    /// The body cannot be decoded, or its end is missing.
+    #[error("{at}: the body is not valid {coding}")]
+    Encoding {
+        /// Where.
+        at: At,
+        /// What it was said to be: `gzip`, `deflate`, `br` or `zstd`.
+        coding: &'static str,
+        /// Why.
+        #[source]
+        cause: Arc<io::Error>,
+    },
     /// The body is not the JSON that was asked for.
     #[error("{at}: the body is not the expected JSON")]
     Json {

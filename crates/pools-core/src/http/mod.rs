@@ -29,10 +29,11 @@
 //!
 //! **Policies** (retries, breaker, rate, bulkhead) belong to an [`Upstream`]; what is sent past one obeys the pool's limits alone.
 //!
-//! **Not here**: redirects, cookies, decoding, proxies, HTTP/2. A connection serves one
+//! **Not here**: redirects, cookies, proxies, HTTP/2. A connection serves one
 //! request at a time; HTTP/2 needs places per stream beside those per connection in `state.rs`.
 
 mod connection;
+mod decoding;
 mod error;
 mod lease;
 mod manager;

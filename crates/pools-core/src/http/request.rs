@@ -9,7 +9,9 @@ use std::{
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response as Head, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
+    header::{
+        ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RANGE, TRANSFER_ENCODING, USER_AGENT,
+    },
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -19,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     HttpPool,
+    decoding::ACCEPTED,
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
     multipart::Form,
@@ -49,6 +52,7 @@ pub struct RequestBuilder {
     head_timeout: Option<Duration>,
     idempotent: Option<bool>,
     retry: bool,
+    decode: bool,
     upstream: Option<Arc<upstream::Shared>>,
 }
 
@@ -66,6 +70,7 @@ impl RequestBuilder {
             head_timeout: None,
             idempotent: None,
             retry: true,
+            decode: true,
             upstream: None,
         }
     }
@@ -176,6 +181,13 @@ impl RequestBuilder {
         self
     }
 
+    /// Asks for no compression, and gives out the body as it comes. Without this, the pool says what it can decode and
+    /// decodes it, unless the request has an `Accept-Encoding` or a `Range` of its own.
+    pub fn undecoded(mut self) -> Self {
+        self.decode = false;
+        self
+    }
+
     fn refuse(&mut self, what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync>) {
         if self.target.is_ok() {
             self.target = Err(HttpError::Request { what, cause });
@@ -275,7 +287,12 @@ impl RequestBuilder {
                 return Err(Failed::Other(HttpError::broken(at.clone(), cause)));
             }
         };
-        Response::new(head, lease, at.clone(), upload, self.deadline).map_err(Failed::Other)
+        Response::new(head, lease, at.clone(), upload, self.deadline, self.decodes()).map_err(Failed::Other)
+    }
+
+    /// Whether the pool chooses how the body is encoded. A range counts bytes of one encoding, the server's choice.
+    fn decodes(&self) -> bool {
+        self.decode && !self.headers.contains_key(ACCEPT_ENCODING) && !self.headers.contains_key(RANGE)
     }
 
     fn message(&self, target: &Target) -> Request<Upload> {
@@ -284,9 +301,12 @@ impl RequestBuilder {
         *message.version_mut() = Version::HTTP_11;
         *message.uri_mut() = Uri::from(target.path.clone());
         let headers = message.headers_mut();
-        headers.reserve(self.headers.len() + 3);
+        headers.reserve(self.headers.len() + 4);
         headers.insert(HOST, target.host_header.clone());
         headers.insert(USER_AGENT, AGENT);
+        if self.decodes() {
+            headers.insert(ACCEPT_ENCODING, ACCEPTED);
+        }
         if self.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
             // hyper leaves it out, and some servers answer 411 then.
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
+    decoding::Decoder,
     error::{At, HttpError},
     lease::Lease,
     upload::Progress,
@@ -52,6 +53,7 @@ pub struct Response {
     waiting: bool,
     /// Gone when the body has ended or failed.
     coming: Option<Coming>,
+    decoder: Option<Decoder>,
 }
 
 /// A body that has not ended, and the connection that brings it.
@@ -113,8 +115,9 @@ impl Response {
         at: At,
         upload: Progress,
         deadline: Option<Instant>,
+        decode: bool,
     ) -> Result<Self, HttpError> {
-        let (head, body) = head.into_parts();
+        let (mut head, body) = head.into_parts();
         if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
             // Two readers would see two different bodies: request smuggling's twin.
             lease.close(CloseReason::Broken);
@@ -127,8 +130,18 @@ impl Response {
         lease.conn().hint = keep_alive_hint(&head.headers).or(lease.conn().hint);
         let silence = lease.pool().config.timeout;
         let coming = Some(Coming { body, lease, upload, reusable });
-        let mut response =
-            Self { head, trailers: None, at, deadline, silence, timer: None, waiting: false, coming };
+        let decoder = if decode { Decoder::of(&mut head.headers) } else { None };
+        let mut response = Self {
+            head,
+            trailers: None,
+            at,
+            deadline,
+            silence,
+            timer: None,
+            waiting: false,
+            coming,
+            decoder,
+        };
         response.end_if_complete();
         Ok(response)
     }
@@ -153,10 +166,10 @@ impl Response {
         &self.at
     }
 
-    /// The next piece of the body; `None` after the last.
+    /// The next piece of the body, decoded; `None` after the last.
     ///
     /// # Errors
-    /// The body stalls, breaks off, or the deadline passes. The connection is closed then.
+    /// The body stalls, breaks off, cannot be decoded, or the deadline passes. The connection is closed then.
     ///
     /// # Cancel safety
     /// Nothing that came is lost.
@@ -164,14 +177,15 @@ impl Response {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    /// The whole body, if it is not longer than `limit`.
+    /// The whole body, decoded, if it is not longer than `limit`.
     ///
     /// # Errors
     /// [`HttpError::TooLarge`] as soon as that is known, and those of [`chunk`](Self::chunk).
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, HttpError> {
         let at = self.at.clone();
         let too_large = || HttpError::TooLarge { at: at.clone(), limit };
-        let announced = self.coming.as_ref().map_or(0, |coming| coming.body.size_hint().lower());
+        let coming = self.coming.as_ref().filter(|_| self.decoder.is_none());
+        let announced = coming.map_or(0, |coming| coming.body.size_hint().lower());
         if announced > limit as u64 {
             return Err(too_large());
         }
@@ -203,6 +217,32 @@ impl Response {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
+        loop {
+            match self.decoder.as_mut().map_or(Ok(None), Decoder::next) {
+                Ok(Some(decoded)) => return Poll::Ready(Ok(Some(decoded))),
+                Ok(None) => {}
+                Err(cause) => return Poll::Ready(Err(self.undecodable(cause))),
+            }
+            let piece = ready!(self.poll_wire(cx))?;
+            match (&mut self.decoder, piece) {
+                (Some(decoder), Some(piece)) => decoder.push(piece),
+                (Some(decoder), None) => {
+                    let complete = decoder.finish();
+                    return Poll::Ready(complete.map(|()| None).map_err(|cause| self.undecodable(cause)));
+                }
+                (None, piece) => return Poll::Ready(Ok(piece)),
+            }
+        }
+    }
+
+    fn undecodable(&mut self, cause: std::io::Error) -> HttpError {
+        let coding = self.decoder.take().map_or("", |decoder| decoder.coding());
+        let error = HttpError::Encoding { at: self.at.clone(), coding, cause: Arc::new(cause) };
+        self.fail(CloseReason::Unfinished, error)
+    }
+
+    /// The next piece as it came over the wire.
+    fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
         while let Some(coming) = &mut self.coming {
             let Poll::Ready(frame) = Pin::new(&mut coming.body).poll_frame(cx) else {
                 let late = ready!(self.poll_late(cx));

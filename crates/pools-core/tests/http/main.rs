@@ -4,9 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod body;
+mod breaker;
+mod decoding;
 mod drain;
 mod framing;
+mod policy;
 mod queue;
+mod rate;
 mod reuse;
 mod stale;
 mod support;

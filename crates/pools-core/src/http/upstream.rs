@@ -167,7 +167,7 @@ impl Passage {
 
 impl Shared {
     /// Sends the request by the rules.
-    pub(super) async fn run(&self, mut request: RequestBuilder) -> Result<Response, HttpError> {
+    pub(super) async fn run(&self, request: &mut RequestBuilder) -> Result<Response, HttpError> {
         let policy = &self.policy;
         let deadline = request.limit(policy, Instant::now() + policy.total_timeout);
         let mut pauses = Backoff::new(policy.backoff, policy.max_backoff);
@@ -175,7 +175,7 @@ impl Shared {
         let (mut retry, mut number, mut was_stale) = (0, 0, false);
         loop {
             number += 1;
-            let result = self.attempt(&request, number, deadline).await;
+            let result = self.attempt(request, number, deadline).await;
             if matches!(result, Err(HttpError::Stale { .. })) && !was_stale && request.may_go_again() {
                 // Not sent again on the same turn; else it is the pool's retry, which costs no pause.
                 was_stale = true;

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     admission::{Permit, Refused},
-    resilience::Backoff,
+    resilience::{Backoff, deadline, outgoing},
     stats::{CloseReason, Outcome, Recorder},
 };
 
@@ -79,14 +79,16 @@ impl Shared {
     }
 
     async fn try_acquire(self: &Arc<Self>) -> Result<Held, PgError> {
+        outgoing::begin().await;
         let started = Instant::now();
-        let permit =
-            self.gate.enter(started + self.config.timeout).await.map_err(|refused| match refused {
-                Refused::QueueFull { waiting } => PgError::QueueFull { waiting },
-                Refused::TimedOut { waited } if self.state.lock().is_paused() => PgError::Paused { waited },
-                Refused::TimedOut { .. } => self.exhausted(started),
-                _ => PgError::Closed,
-            })?;
+        let latest = started + self.config.timeout;
+        let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+        let permit = self.gate.enter(latest).await.map_err(|refused| match refused {
+            Refused::QueueFull { waiting } => PgError::QueueFull { waiting },
+            Refused::TimedOut { waited } if self.state.lock().is_paused() => PgError::Paused { waited },
+            Refused::TimedOut { .. } => self.exhausted(started),
+            _ => PgError::Closed,
+        })?;
         self.checkout(permit, self.config.connect_timeout).await
     }
 

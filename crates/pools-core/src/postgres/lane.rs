@@ -29,6 +29,7 @@ use super::{
     error::PgError,
     lease::{Lease, at_most_one, exactly_one},
 };
+use crate::resilience::{deadline, outgoing};
 
 /// Statements at a time on one member before the next one is opened: few round trips' worth, so that a lone
 /// caller never opens two connections.
@@ -119,6 +120,7 @@ impl Lane {
         if !ALONE.contains(&first_word(sql).as_str()) {
             return Err(PgError::NotAlone);
         }
+        outgoing::begin().await;
         let started = Instant::now();
         loop {
             let best = self.pool.least_loaded();
@@ -137,8 +139,9 @@ impl Lane {
                     return Ok(carrier);
                 }
             }
-            let deadline = started + self.pool.config.timeout;
-            let Ok(_first) = timeout_at(deadline, member.acquiring.lock()).await else {
+            let latest = started + self.pool.config.timeout;
+            let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+            let Ok(_first) = timeout_at(latest, member.acquiring.lock()).await else {
                 return Err(self.pool.exhausted(started));
             };
             if self.pool.usable(member).is_none() {

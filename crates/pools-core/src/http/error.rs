@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::upload::UploadError;
+use super::{redirect::RedirectError, upload::UploadError};
 use crate::holders::Holder;
 
 /// Where a failed request was going, and with which attempt.
@@ -178,6 +178,15 @@ pub enum HttpError {
         /// Why.
         #[source]
         cause: UploadError,
+    },
+    /// A redirect was to be followed, and could not be.
+    #[error("{at}: redirect not followed")]
+    Redirect {
+        /// Who redirected.
+        at: At,
+        /// Why it was not followed.
+        #[source]
+        cause: RedirectError,
     },
     /// The server did not answer in time.
     #[error("{at}: no answer after {after:?}")]

@@ -9,7 +9,7 @@
 //!
 //! * `state.rs` decides everything in one critical section per transition and does nothing itself.
 //! * `connection.rs`: one task per connection owns its place until the socket is closed; `manager.rs` dials.
-//! * `lease.rs`: a connection in the hands of one request; `request.rs`, `upload.rs` and
+//! * `lease.rs`: a connection in the hands of one request; `request.rs` builds a request, `redirect.rs` follows; `exchange.rs`, `upload.rs` and
 //!   `response.rs` are the exchange. Bodies stream both ways: [`RequestBuilder::stream`], [`Response`].
 //!
 //! **Limits.** Per host and over all hosts, from the start of a dial to the closed socket; a bounded queue per host; order
@@ -29,16 +29,18 @@
 //!
 //! **Policies** (retries, breaker, rate, bulkhead) belong to an [`Upstream`]; what is sent past one obeys the pool's limits alone.
 //!
-//! **Not here**: redirects, cookies, proxies, HTTP/2. A connection serves one
+//! **Not here**: cookies, proxies, HTTP/2. A connection serves one
 //! request at a time; HTTP/2 needs places per stream beside those per connection in `state.rs`.
 
 mod connection;
 mod decoding;
 mod error;
+mod exchange;
 mod lease;
 mod manager;
 pub mod multipart;
 mod policy;
+mod redirect;
 mod request;
 mod response;
 mod state;
@@ -72,6 +74,7 @@ pub use self::{
     error::{At, HttpError, OpenError},
     manager::Resolver,
     policy::{BreakerPolicy, Policy},
+    redirect::RedirectError,
     request::RequestBuilder,
     response::Response,
     stats::HttpStats,

@@ -1,59 +1,46 @@
-//! Building a request, and sending it: wait, send, head; again on a fresh connection when the old one was stale.
+//! Building a request.
 
-use std::{
-    panic::Location,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response as Head, Uri, Version,
-    header::{
-        ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RANGE, TRANSFER_ENCODING, USER_AGENT,
-    },
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use bytes::Bytes;
 use futures_util::Stream;
-use hyper::{body::Incoming, client::conn::TrySendError};
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     HttpPool,
-    decoding::ACCEPTED,
-    error::{At, HttpError, is_stale},
-    lease::{Lease, Order},
+    error::HttpError,
     multipart::Form,
     policy::Policy,
     response::Response,
-    state::Ask,
     target::Target,
-    upload::{Content, Progress, SourceError, Upload},
+    upload::{Content, SourceError},
     upstream::{self, Passage},
 };
-use crate::{resilience::deadline, stats::CloseReason};
-
-/// Some servers refuse requests without one.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
+use crate::resilience::{deadline, outgoing};
 
 /// A request being built. Nothing happens before [`send`](Self::send); what was wrong is told there.
 #[must_use = "nothing is sent before `send`"]
 #[derive(Debug)]
 pub struct RequestBuilder {
-    pool: HttpPool,
-    site: &'static Location<'static>,
-    method: Method,
-    target: Result<Target, HttpError>,
-    headers: HeaderMap,
-    body: Content,
-    deadline: Option<Instant>,
-    wait_timeout: Option<Duration>,
-    head_timeout: Option<Duration>,
-    idempotent: Option<bool>,
-    retry: bool,
-    decode: bool,
-    upstream: Option<Arc<upstream::Shared>>,
+    pub(super) pool: HttpPool,
+    pub(super) site: &'static Location<'static>,
+    pub(super) method: Method,
+    pub(super) target: Result<Target, HttpError>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Content,
+    pub(super) deadline: Option<Instant>,
+    pub(super) wait_timeout: Option<Duration>,
+    pub(super) head_timeout: Option<Duration>,
+    pub(super) idempotent: Option<bool>,
+    pub(super) retry: bool,
+    pub(super) decode: bool,
+    pub(super) redirects: u32,
+    pub(super) upstream: Option<Arc<upstream::Shared>>,
 }
 
 impl RequestBuilder {
@@ -71,6 +58,7 @@ impl RequestBuilder {
             idempotent: None,
             retry: true,
             decode: true,
+            redirects: 0,
             upstream: None,
         }
     }
@@ -188,6 +176,20 @@ impl RequestBuilder {
         self
     }
 
+    /// Follows up to so many redirects; without this, a redirect is an answer like any other. `301`, `302` and `303` turn a
+    /// POST into a GET, `307` and `308` send the same again, for which its body must be all there. To another scheme, host or
+    /// port, no header that may hold a credential goes along, and the rules of an upstream do not apply.
+    pub fn follow_redirects(mut self, limit: u32) -> Self {
+        self.redirects = limit;
+        self
+    }
+
+    /// Whether it does no harm if the server sees it twice.
+    fn may_repeat(&self) -> bool {
+        let by_key = || self.headers.contains_key("idempotency-key");
+        self.idempotent.unwrap_or_else(|| self.method.is_idempotent() || by_key())
+    }
+
     fn refuse(&mut self, what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync>) {
         if self.target.is_ok() {
             self.target = Err(HttpError::Request { what, cause });
@@ -203,172 +205,16 @@ impl RequestBuilder {
     /// Dropped while waiting, the caller leaves the queue. Dropped after the request was sent, its connection is
     /// closed and its place is free.
     pub async fn send(mut self) -> Result<Response, HttpError> {
+        outgoing::begin().await;
         self.deadline = deadline::earliest(self.deadline);
+        if self.redirects > 0 { self.follow().await } else { self.once().await }
+    }
+
+    /// Sends it, and follows no redirect.
+    pub(super) async fn once(&mut self) -> Result<Response, HttpError> {
         match self.upstream.clone() {
             Some(upstream) => upstream.run(self).await,
             None => self.attempt(&mut Passage::default(), 1).await,
         }
     }
-
-    /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
-    pub(super) async fn attempt(&self, passage: &mut Passage, first: u32) -> Result<Response, HttpError> {
-        let target = self.target.clone()?;
-        let may_repeat = self.may_go_again() && !passage.has_turn();
-        let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
-        self.body.check_if_empty().await.map_err(refused)?;
-        let wait =
-            self.wait_timeout.map_or(self.pool.0.config.timeout, |wait| wait.min(self.pool.0.config.timeout));
-        let patience = Instant::now() + wait;
-        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
-        let mut ask = Ask::Any;
-        let mut attempt = first;
-        loop {
-            let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
-            let mut lease = self.pool.0.acquire(&order).await?;
-            lease.place = passage.place();
-            passage.sent();
-            let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
-            match self.exchange(lease, &target, &at).await {
-                Ok(response) => return Ok(response),
-                Err(Failed::NotSent) => ask = ask.max(Ask::Again),
-                Err(Failed::Stale(_)) if may_repeat && attempt == first && self.body.is_whole() => {
-                    self.count_stale_retry();
-                    ask = Ask::Fresh;
-                    attempt += 1;
-                }
-                Err(Failed::Stale(error) | Failed::Other(error)) => return Err(error),
-            }
-        }
-    }
-
-    pub(super) fn count_stale_retry(&self) {
-        self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// Whether it does no harm if the server sees it twice.
-    fn may_repeat(&self) -> bool {
-        let by_key = || self.headers.contains_key("idempotency-key");
-        self.idempotent.unwrap_or_else(|| self.method.is_idempotent() || by_key())
-    }
-
-    async fn exchange(&self, mut lease: Lease, target: &Target, at: &At) -> Result<Response, Failed> {
-        let reused = lease.reused;
-        // The last exchange may be complete for its caller a moment before hyper is ready for the next.
-        if let Err(cause) = lease.conn().send.ready().await {
-            lease.close(CloseReason::Peer);
-            let closed = HttpError::Truncated { at: at.clone(), cause: Arc::new(cause) };
-            return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
-        }
-        let wire = Arc::clone(&lease.conn().wire);
-        let (read_before, written_before) = (wire.read(), wire.written());
-        let mut sent = pin!(lease.conn().send.try_send_request(self.message(target)));
-        lease.begin();
-        let upload = Progress::new(wire, written_before, &self.body);
-        let head = match self.head(sent.as_mut(), &upload, at).await {
-            Ok(head) => head,
-            Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
-            Err(HeadError::Hyper(mut error)) => {
-                let unsent = error.take_message().is_some();
-                let untouched = unsent || upload.wire.read() == read_before;
-                let cause = error.into_error();
-                if self.pool.0.state.lock().is_cut() {
-                    return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
-                }
-                if let Some(cause) = upload.failure() {
-                    lease.close(CloseReason::Unfinished);
-                    return Err(Failed::Other(HttpError::Upload { at: at.clone(), cause }));
-                }
-                if reused && untouched && is_stale(&cause) {
-                    lease.stale(&target.key);
-                    let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
-                    return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
-                }
-                lease.close(CloseReason::Broken);
-                return Err(Failed::Other(HttpError::broken(at.clone(), cause)));
-            }
-        };
-        Response::new(head, lease, at.clone(), upload, self.deadline, self.decodes()).map_err(Failed::Other)
-    }
-
-    /// Whether the pool chooses how the body is encoded. A range counts bytes of one encoding, the server's choice.
-    fn decodes(&self) -> bool {
-        self.decode && !self.headers.contains_key(ACCEPT_ENCODING) && !self.headers.contains_key(RANGE)
-    }
-
-    fn message(&self, target: &Target) -> Request<Upload> {
-        let mut message = Request::new(self.body.upload());
-        *message.method_mut() = self.method.clone();
-        *message.version_mut() = Version::HTTP_11;
-        *message.uri_mut() = Uri::from(target.path.clone());
-        let headers = message.headers_mut();
-        headers.reserve(self.headers.len() + 4);
-        headers.insert(HOST, target.host_header.clone());
-        headers.insert(USER_AGENT, AGENT);
-        if self.decodes() {
-            headers.insert(ACCEPT_ENCODING, ACCEPTED);
-        }
-        if self.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
-            // hyper leaves it out, and some servers answer 411 then.
-            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        for (name, value) in &self.headers {
-            if *name == HOST || *name == USER_AGENT {
-                headers.insert(name, value.clone());
-            } else {
-                headers.append(name, value.clone());
-            }
-        }
-        message
-    }
-
-    /// Waits for the head, as long as the three limits allow.
-    async fn head<F>(
-        &self,
-        mut sent: Pin<&mut F>,
-        upload: &Progress,
-        at: &At,
-    ) -> Result<Head<Incoming>, HeadError>
-    where
-        F: Future<Output = Result<Head<Incoming>, TrySendError<Request<Upload>>>>,
-    {
-        let silence = self.pool.0.config.timeout;
-        let began = Instant::now();
-        let mut next = began + self.head_timeout.map_or(silence, |limit| limit.min(silence));
-        next = self.deadline.map_or(next, |deadline| deadline.min(next));
-        let mut timer = pin!(sleep_until(next));
-        loop {
-            tokio::select! {
-                biased;
-                answered = sent.as_mut() => return answered.map_err(|error| HeadError::Hyper(Box::new(error))),
-                () = timer.as_mut() => {}
-            }
-            let now = Instant::now();
-            // While an upload moves, the head is not late.
-            let moved_at = upload.wire.moved_at().max(began);
-            let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
-            let head_ends = self.head_timeout.map(|limit| asked_at + limit);
-            let ends = [Some(moved_at + silence), head_ends].into_iter().flatten().min().unwrap_or(now);
-            if self.deadline.is_some_and(|deadline| deadline <= now) {
-                return Err(HeadError::TimedOut(HttpError::Deadline { at: at.clone(), phase: "head" }));
-            }
-            if ends <= now {
-                return Err(HeadError::TimedOut(HttpError::Head { at: at.clone(), after: now - began }));
-            }
-            timer.as_mut().reset(self.deadline.map_or(ends, |deadline| deadline.min(ends)));
-        }
-    }
-}
-
-/// Why an exchange failed, as the retry sees it.
-enum Failed {
-    /// The server cannot have seen it, and the connection was not new.
-    NotSent,
-    /// The server closed an idle connection meanwhile; it may have seen the request.
-    Stale(HttpError),
-    Other(HttpError),
-}
-
-enum HeadError {
-    TimedOut(HttpError),
-    Hyper(Box<TrySendError<Request<Upload>>>),
 }

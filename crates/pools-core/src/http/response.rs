@@ -79,17 +79,27 @@ impl Coming {
     }
 
     /// Nobody wants the rest.
-    fn abandon(mut self) {
-        if !self.reusable || !self.upload.is_done() || self.body.size_hint().lower() > DRAIN_BYTES {
-            return self.lease.close(CloseReason::Unfinished);
-        }
+    fn abandon(self) {
         let pool = Arc::clone(self.lease.pool());
-        pool.spawn("http drain", async move {
-            // Cut short, the lease is dropped in the middle of its exchange, which closes the connection.
-            if timeout(DRAIN_TIME, drain(&mut self.body)).await == Ok(true) {
-                self.finish();
-            }
-        });
+        if let Some(worth_reading) = self.if_small() {
+            pool.spawn("http drain", worth_reading.drain());
+        }
+    }
+
+    /// Closes the connection if the rest is not worth reading.
+    fn if_small(self) -> Option<Self> {
+        if !self.reusable || !self.upload.is_done() || self.body.size_hint().lower() > DRAIN_BYTES {
+            self.lease.close(CloseReason::Unfinished);
+            return None;
+        }
+        Some(self)
+    }
+
+    async fn drain(mut self) {
+        // Cut short, the lease is dropped in the middle of its exchange, which closes the connection.
+        if timeout(DRAIN_TIME, drain(&mut self.body)).await == Ok(true) {
+            self.finish();
+        }
     }
 }
 
@@ -214,6 +224,13 @@ impl Response {
         let at = self.at.clone();
         let body = self.bytes(limit).await?;
         serde_json::from_slice(&body).map_err(|cause| HttpError::Json { at, cause: Arc::new(cause) })
+    }
+
+    /// Frees the connection before the caller goes on, where dropping would do it in the background.
+    pub(super) async fn discard(mut self) {
+        if let Some(small) = self.coming.take().and_then(Coming::if_small) {
+            small.drain().await;
+        }
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {

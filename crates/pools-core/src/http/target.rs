@@ -7,13 +7,15 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use ::http::{HeaderValue, Uri, uri::PathAndQuery};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::error::HttpError;
 use crate::redact::printed_url;
 
 /// Marks the name of a unix socket; no host has a slash in it.
 const UNIX: &str = "unix:/";
+/// What is encoded of the path of a socket.
+const SOCKET_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_');
 /// What the kernel's `sockaddr_un` holds, without the final zero.
 const MAX_UNIX_PATH: usize = 107;
 
@@ -101,6 +103,17 @@ impl Target {
         let host_header = HeaderValue::from_str(shown).map_err(|_| bad("with a bad host"))?;
         let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok(Self { key: Key { tls, name }, host_header, path })
+    }
+
+    /// The URL again, with its port.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.key.tls { "https" } else { "http" };
+        match self.key.name.strip_prefix("unix:") {
+            Some(socket) => {
+                format!("http+unix://{}{}", utf8_percent_encode(socket, SOCKET_PATH), self.path)
+            }
+            None => format!("{scheme}://{}{}", self.key.name, self.path),
+        }
     }
 
     /// What comes after `http+unix://`.

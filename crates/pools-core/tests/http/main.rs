@@ -11,6 +11,7 @@ mod framing;
 mod policy;
 mod queue;
 mod rate;
+mod redirect;
 mod reuse;
 mod stale;
 mod support;

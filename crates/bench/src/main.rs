@@ -9,6 +9,7 @@
 //! Absolute figures belong to the machine; what counts is the ratio of medians of runs that alternated. Nothing
 //! runs beside a subject, and nothing is left behind: each run opens its pool and closes it.
 
+mod chaos;
 mod load;
 mod peer;
 mod postgres;
@@ -22,15 +23,17 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// What a benchmark may fail with. A subject's fault is printed and ends its rows, not the benchmark.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs our pools and others' on the same workload, and prints all runs and their medians.
 #[derive(Debug, Parser)]
-#[command(bin_name = "./scripts/bench")]
+#[command(bin_name = "./scripts/bench", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The benchmark; without one they are listed.
     name: Option<Name>,
     /// Print the result as one JSON object on the last line.
@@ -42,6 +45,12 @@ struct Args {
     /// Length of a run in seconds.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Real servers that fail under load (./scripts/chaos).
+    Chaos(chaos::Args),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -67,7 +76,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(fault) => {
             say(&format!("failed: {fault}"));
             ExitCode::FAILURE
@@ -75,10 +84,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<(), Fault> {
+async fn run(args: Args) -> Result<ExitCode, Fault> {
+    if let Some(Other::Chaos(args)) = args.other {
+        return chaos::run(args).await;
+    }
     let mut out = io::stdout();
     let Some(name) = args.name else {
-        return Ok(list(&mut out)?);
+        list::<Name>(&mut out)?;
+        return Ok(ExitCode::SUCCESS);
     };
     let plan = Plan { runs: args.runs, measured: Duration::from_secs_f64(args.seconds) };
     let report = match name {
@@ -88,12 +101,13 @@ async fn run(args: Args) -> Result<(), Fault> {
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn list(out: &mut impl Write) -> io::Result<()> {
-    for name in Name::value_variants() {
-        let value = name.to_possible_value().expect("BUG: no benchmark is hidden");
+fn list<N: ValueEnum>(out: &mut impl Write) -> io::Result<()> {
+    for name in N::value_variants() {
+        let value = name.to_possible_value().expect("BUG: none is hidden");
         let help = value.get_help().map(ToString::to_string).unwrap_or_default();
         writeln!(out, "{:<12} {help}", value.get_name())?;
     }

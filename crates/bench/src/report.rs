@@ -17,17 +17,24 @@ pub(crate) enum Better {
 }
 
 impl Better {
-    fn met(self, value: f64, target: f64) -> bool {
+    pub(crate) fn met(self, value: f64, target: f64) -> bool {
         match self {
             Self::Higher => value >= target,
             Self::Lower => value <= target,
         }
     }
 
-    fn worst(self, values: impl Iterator<Item = f64>) -> Option<f64> {
+    pub(crate) fn worst(self, values: impl Iterator<Item = f64>) -> Option<f64> {
         match self {
             Self::Higher => values.min_by(f64::total_cmp),
             Self::Lower => values.max_by(f64::total_cmp),
+        }
+    }
+
+    pub(crate) fn sign(self) -> char {
+        match self {
+            Self::Higher => '≥',
+            Self::Lower => '≤',
         }
     }
 }
@@ -84,18 +91,7 @@ impl Report {
 
     /// A table per case and metric, then the ratios.
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut printed: Vec<(&str, &str)> = Vec::new();
-        for row in &self.rows {
-            let table = (row.case, row.metric);
-            if printed.contains(&table) {
-                continue;
-            }
-            printed.push(table);
-            writeln!(out, "\n{}: {} [{}]", row.case, row.metric, row.unit)?;
-            for row in self.rows.iter().filter(|row| (row.case, row.metric) == table) {
-                print_row(out, row)?;
-            }
-        }
+        print_rows(out, &self.rows)?;
         writeln!(out, "\nratios")?;
         self.ratios.iter().try_for_each(|ratio| print_ratio(out, ratio))
     }
@@ -142,6 +138,23 @@ impl Goal {
     }
 }
 
+/// A table per case and metric.
+pub(crate) fn print_rows(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    let mut printed: Vec<(&str, &str)> = Vec::new();
+    for row in rows {
+        let table = (row.case, row.metric);
+        if printed.contains(&table) {
+            continue;
+        }
+        printed.push(table);
+        writeln!(out, "\n{}: {} [{}]", row.case, row.metric, row.unit)?;
+        for row in rows.iter().filter(|row| (row.case, row.metric) == table) {
+            print_row(out, row)?;
+        }
+    }
+    Ok(())
+}
+
 fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let median = median(&row.runs).unwrap_or(f64::NAN);
     write!(out, "  {:<38} median {:>10}  runs", row.subject, short(median))?;
@@ -150,10 +163,7 @@ fn print_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
 }
 
 fn print_ratio(out: &mut impl Write, ratio: &Ratio) -> io::Result<()> {
-    let sign = match ratio.better {
-        Better::Higher => '≥',
-        Better::Lower => '≤',
-    };
+    let sign = ratio.better.sign();
     let value = ratio.value.map_or_else(|| "none".to_owned(), short);
     let verdict = if ratio.met { "met" } else { "NOT MET" };
     writeln!(out, "  {:<6} {value:>9} {sign} {:<5} {verdict:<8} {}", ratio.id, ratio.target, ratio.name)?;
@@ -161,7 +171,7 @@ fn print_ratio(out: &mut impl Write, ratio: &Ratio) -> io::Result<()> {
 }
 
 /// Four digits or so.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         size if size < 0.1 && size > 0.0 => format!("{value:.6}"),
         size if size >= 100.0 => format!("{value:.0}"),

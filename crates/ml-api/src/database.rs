@@ -5,11 +5,16 @@
 //! ```
 //!
 //! **Schema.** Migrated as soon as Postgres can be reached: at start, or whenever it appears. Until then every
-//! statement is refused here, and nothing is kept in memory in its place.
+//! statement is refused here, and nothing is kept in memory in its place. A server that only reads is as good as any
+//! where the tables are there already.
+//!
+//! **Refusals** that an operator ends are told from one another: the disk is full, the server only reads. The next
+//! statement after their end succeeds. Connections to a server that only reads are closed when they come back,
+//! because the address may lead to its successor by now, or the setting may have been that of the session.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,19 +26,25 @@ use pools_core::{
     postgres::{Migration, PgError, PgPool, SqlState},
     web::Problem,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The schema, oldest first. Never edited, only added to.
 const MIGRATIONS: &[Migration<'static>] = &[
     Migration { id: 1, name: "loans", sql: include_str!("../migrations/0001_loans.sql") },
     Migration { id: 2, name: "matching", sql: include_str!("../migrations/0002_matching.sql") },
     Migration { id: 3, name: "models", sql: include_str!("../migrations/0003_models.sql") },
+    Migration { id: 4, name: "watching", sql: include_str!("../migrations/0004_watching.sql") },
 ];
 
 /// How often it is looked whether the schema is due; while it is not, that costs one atomic read.
 const LOOK: Duration = Duration::from_millis(100);
 /// Pause after a migration that failed: soon enough to be used within 2 s of its cause's end.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Connections to a server that only reads are given up this often at most.
+const LEAVE: Duration = Duration::from_secs(1);
+/// When a full disk or a server that only reads is worth another try: somebody has to do something first.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a statement has no result.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +63,13 @@ pub enum DatabaseError {
 pub struct Database {
     pool: PgPool,
     schema: Arc<AtomicBool>,
+    left: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Database {
     /// Without a schema until [`keep_schema`](Self::keep_schema) has seen to it.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, schema: Arc::default() }
+        Self { pool, schema: Arc::default(), left: Arc::default() }
     }
 
     /// The pool, whatever the state of its schema.
@@ -85,7 +97,18 @@ impl Database {
             self.schema.store(false, Ordering::Release);
             return DatabaseError::NoSchema;
         }
+        if only_reads(&cause) {
+            self.leave();
+        }
         DatabaseError::Postgres(cause)
+    }
+
+    fn leave(&self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.is_none_or(|left| left.elapsed() >= LEAVE) {
+            *left = Some(Instant::now());
+            self.pool.invalidate();
+        }
     }
 
     /// Keeps the schema in place until `stopping` resolves.
@@ -118,11 +141,34 @@ impl Database {
         if self.has_schema() || self.pool.health().state != HealthState::Up {
             return Ok(());
         }
-        self.pool.migrate(MIGRATIONS).await?;
+        match self.pool.migrate(MIGRATIONS).await {
+            Ok(_) => {}
+            Err(cause) if only_reads(&cause) && self.is_migrated().await? => {}
+            Err(cause) => return Err(cause),
+        }
         self.schema.store(true, Ordering::Release);
         tracing::info!(migrations = MIGRATIONS.len(), "database schema is in place");
         Ok(())
     }
+
+    /// Whether all migrations have been applied, as far as one can see without writing. If not, the next attempt goes
+    /// over new connections.
+    async fn is_migrated(&self) -> Result<bool, PgError> {
+        let lane = self.pool.lane();
+        let last = MIGRATIONS.last().map_or(0, |migration| i64::from(migration.id));
+        let there = lane.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?.get(0);
+        let migrated = there && !lane.query(MIGRATED, &[&last]).await?.is_empty();
+        if !migrated {
+            self.leave();
+        }
+        Ok(migrated)
+    }
+}
+
+const MIGRATED: &str = "SELECT 1 FROM schema_migrations WHERE id = $1";
+
+fn only_reads(cause: &PgError) -> bool {
+    cause.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 impl From<DatabaseError> for Problem {
@@ -138,6 +184,14 @@ fn postgres(cause: &PgError) -> Problem {
     if cause.is_busy() {
         return Problem::busy("all connections to Postgres are in use");
     }
+    if cause.sqlstate() == Some(&SqlState::DISK_FULL) {
+        tracing::error!(cause = cause.reason(), "Postgres has no space left");
+        return refused("database_full", "Postgres has no space left; nothing was stored");
+    }
+    if only_reads(cause) {
+        tracing::error!(cause = cause.reason(), "Postgres only reads");
+        return refused("database_read_only", "Postgres only reads now; nothing was stored");
+    }
     if cause.is_unavailable() {
         tracing::warn!(cause = cause.reason(), "a request needed Postgres, which is away");
         return Problem::unavailable("Postgres, which this route needs, is away");
@@ -152,6 +206,10 @@ fn postgres(cause: &PgError) -> Problem {
         return Problem::gateway_timeout("Postgres took longer than DB_STATEMENT_TIMEOUT");
     }
     Problem::internal()
+}
+
+fn refused(code: &'static str, detail: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(AGAIN)
 }
 
 #[cfg(test)]

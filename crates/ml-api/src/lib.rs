@@ -3,6 +3,7 @@
 //! ```text
 //!  environment ─► settings ─► startup ─┬─► risk: features ─► model ─► prediction     (needs nothing)
 //!                                      ├─► loans: record, outcome, statistics ─┐
+//!                                      ├─► watching: predictions, outcomes ────┤
 //!                                      ├─► matching: requests, offers, matches ┴► database ─► Postgres pool
 //!                                      └─► status: /health, /pool/stats
 //! ```
@@ -13,6 +14,7 @@
 //! - [`loans`]: recorded loans. Its `store` is the only part that talks to the database.
 //! - [`matching`]: the book of loan requests and lending offers, likewise.
 //! - [`retraining`]: better models from recorded loans, the same in every replica.
+//! - [`watching`]: what the model predicted beside what came true.
 //! - [`database`]: the pool and its schema.
 //! - [`status`]: what an operator asks.
 //! - [`training`]: a model from a file, on the command line.
@@ -30,3 +32,4 @@ pub mod settings;
 pub mod startup;
 pub mod status;
 pub mod training;
+pub mod watching;

@@ -25,6 +25,7 @@ use crate::{
     risk::{self, service::RiskService},
     settings::Settings,
     status::{self, Status},
+    watching::{self, WatchService, store::WatchStore},
 };
 
 /// Why the service does not start. A server that is away is no reason.
@@ -61,23 +62,21 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
     let pool = open(postgres)?;
     telemetry::announce("✅", format_args!("Connection pools initialized"));
 
-    let mut pools = Registry::new();
-    if let Some(pool) = &pool {
-        pools.add(Arc::new(pool.clone()));
-    }
     let warm_up = warm(pool.clone(), patience);
     let risk = RiskService::new();
-    let database = pool.map(Database::new);
-    let loans = LoanService::new(database.clone().map(LoanStore::new));
+    let database = pool.clone().map(Database::new);
+    let loans = LoanService::new(database.clone().map(LoanStore::new), risk.clone());
     let matching = MatchingService::new(database.clone().map(MatchingStore::new));
     let retraining = RetrainingService::new(database.clone().map(ModelStore::new), risk.clone());
+    let watch = WatchService::new(database.clone().map(WatchStore::new), risk.clone());
     let jobs = Tasks::new();
-    start_jobs(&jobs, &risk, database.as_ref(), &retraining);
+    start_jobs(&jobs, &risk, database.as_ref(), &retraining, &watch);
+    let pools = registry(pool, &watch);
 
     let admin = AdminToken(service.admin_token);
     let status = Data::new(Status { risk: risk.clone(), database, admin: admin.clone() });
     let (risk, loans, matching) = (Data::new(risk), Data::new(loans), Data::new(matching));
-    let (retraining, admin) = (Data::new(retraining), Data::new(admin));
+    let (retraining, watch, admin) = (Data::new(retraining), Data::new(watch), Data::new(admin));
     let routes = move |config: &mut web::ServiceConfig| {
         config
             .app_data(status.clone())
@@ -85,12 +84,14 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
             .app_data(loans.clone())
             .app_data(matching.clone())
             .app_data(retraining.clone())
+            .app_data(watch.clone())
             .app_data(admin.clone())
             .configure(status::routes)
             .configure(risk::routes::routes)
             .configure(loans::routes::routes)
             .configure(matching::routes::routes)
-            .configure(retraining::routes::routes);
+            .configure(retraining::routes::routes)
+            .configure(watching::routes::routes);
     };
     let port = ml.port;
     let served = Service {
@@ -102,6 +103,16 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
         warm_up: Box::pin(warm_up),
     };
     serve(served, routes).await.map_err(|cause| StartError::Listen { port, cause })
+}
+
+fn registry(pool: Option<PgPool>, watch: &WatchService) -> Registry {
+    let mut registry = Registry::new();
+    if let Some(pool) = pool {
+        registry.add(Arc::new(pool));
+    }
+    let watch = watch.clone();
+    registry.add_samples(move || watch.samples());
+    registry
 }
 
 fn open(config: PgConfig) -> Result<Option<PgPool>, StartError> {
@@ -129,7 +140,13 @@ async fn warm(pool: Option<PgPool>, patience: Duration) {
     }
 }
 
-fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>, retraining: &RetrainingService) {
+fn start_jobs(
+    jobs: &Tasks,
+    risk: &RiskService,
+    database: Option<&Database>,
+    retraining: &RetrainingService,
+    watch: &WatchService,
+) {
     let risk = risk.clone();
     jobs.spawn("training", async move {
         if let Err(error) = risk.train().await {
@@ -139,5 +156,6 @@ fn start_jobs(jobs: &Tasks, risk: &RiskService, database: Option<&Database>, ret
     if let Some(database) = database {
         jobs.spawn("schema", database.clone().keep_schema(jobs.stopping()));
         jobs.spawn("model in use", retraining.clone().follow(jobs.stopping()));
+        jobs.spawn("watching", watch.clone().follow(jobs.stopping()));
     }
 }

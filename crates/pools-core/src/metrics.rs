@@ -58,6 +58,8 @@ pub fn render(registry: &Registry, own: &[MetricFamily]) -> Result<String, prome
     let samples = snapshots.iter().flat_map(|snapshot| snapshot.samples.clone());
     sample_families(&mut families, samples.chain(registry.samples()));
     families.extend_from_slice(own);
+    // A service without pools, such as ml-api without a database, has families without a value, which the encoder refuses.
+    families.retain(|family| !family.get_metric().is_empty());
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text)?;
     String::from_utf8(text).map_err(|cause| prometheus::Error::Msg(cause.to_string()))

@@ -17,6 +17,7 @@
 //! | the real thing | [`postgres`], [`redis`], [`anvil`] |
 //! | Postgres behind a proxy that pools by transaction | [`pgbouncer`] |
 //! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
+//! | Pinata, Gemini, Etherscan | [`pinata()`], [`gemini()`], [`etherscan()`]: as documented, and with their real errors |
 //! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
 //! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
 //! | a chain with contract and loans | [`anvil`] and `devchain::deploy` (feature `devchain`) |
@@ -33,8 +34,11 @@ mod anvil;
 mod counts;
 #[cfg(feature = "devchain")]
 pub mod devchain;
+pub mod etherscan;
+pub mod gemini;
 mod listening;
 mod pgbouncer;
+pub mod pinata;
 mod port;
 mod postgres;
 mod process;
@@ -49,7 +53,10 @@ mod until;
 mod upstream;
 
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
+pub use etherscan::{Etherscan, etherscan};
+pub use gemini::{Gemini, gemini};
 pub use pgbouncer::{PgBouncer, pgbouncer};
+pub use pinata::{Pinata, pinata, pinata_with};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, ServerTls, Stop, postgres, postgres_with};
 pub use proxy::{BlackHole, Mode, Proxy, black_hole, proxy};

@@ -75,6 +75,8 @@ pub enum Stop {
     Fast,
     /// SIGQUIT: as after a crash; clients may get no more than a closed connection.
     Immediate,
+    /// SIGKILL for the server and all its children at once: nobody is told anything, nothing is written.
+    Kill,
 }
 
 /// A running Postgres, removed when dropped.
@@ -224,11 +226,12 @@ impl Postgres {
     /// Ends the server and waits for it; its data stays. Nothing when it is stopped already.
     pub async fn stop(&self, how: Stop) {
         let server = Arc::clone(&self.0);
-        let signal = match how {
-            Stop::Fast => Signal::INT,
-            Stop::Immediate => Signal::QUIT,
-        };
-        blocking(move || server.slot.stop(signal)).await;
+        blocking(move || match how {
+            Stop::Fast => server.slot.stop(Signal::INT),
+            Stop::Immediate => server.slot.stop(Signal::QUIT),
+            Stop::Kill => server.slot.kill(),
+        })
+        .await;
     }
 
     /// Starts a stopped server again: same port, same data. Nothing when it runs.

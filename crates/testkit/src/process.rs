@@ -151,9 +151,17 @@ impl Process {
         if let Some(status) = self.wait(grace) {
             return status;
         }
+        self.kill()
+    }
+
+    /// `SIGKILL` for the process and its descendants. The children of one that is frozen cannot be missed.
+    fn kill(&self) -> ExitStatus {
         let members = tree(self.pid());
         members.iter().for_each(|member| member.signal(Signal::KILL));
-        self.wait(Duration::from_secs(10)).expect("SIGKILL did not end a process within 10 s")
+        let bound = Duration::from_secs(10);
+        let gone = poll(bound, || members.iter().all(Member::is_over).then_some(()));
+        gone.expect("SIGKILL did not end a process within 10 s");
+        self.wait(bound).expect("SIGKILL did not end a process within 10 s")
     }
 }
 
@@ -180,6 +188,14 @@ impl Slot {
     pub(crate) fn stop(&self, signal: Signal) {
         if let Some(process) = lock(&self.0).take() {
             process.end(signal, Duration::from_secs(20));
+        }
+    }
+
+    /// Ends the process and its descendants without a chance to react; nothing when the slot is empty.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = lock(&self.0).take() {
+            process.freeze();
+            process.kill();
         }
     }
 
@@ -240,6 +256,11 @@ impl Member {
     /// Stopped by a signal or a tracer, or dead and waiting to be reaped.
     fn at_rest(&self) -> bool {
         matches!(self.state, 'T' | 't' | 'Z' | 'X')
+    }
+
+    /// Gone, or dead and waiting to be reaped.
+    fn is_over(&self) -> bool {
+        Self::read(self.pid).is_none_or(|now| matches!(now.state, 'Z' | 'X'))
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,6 +1,8 @@
 //! Reading requests from a raw socket, just enough HTTP/1.1 to serve any client.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -39,11 +41,13 @@ impl Head {
 pub(crate) struct Reader {
     socket: TcpStream,
     buffer: BytesMut,
+    /// Bytes of all connections so far.
+    received: Arc<AtomicU64>,
 }
 
 impl Reader {
-    pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket, buffer: BytesMut::new() }
+    pub(crate) fn new(socket: TcpStream, received: Arc<AtomicU64>) -> Self {
+        Self { socket, buffer: BytesMut::new(), received }
     }
 
     pub(crate) fn socket(&mut self) -> &mut TcpStream {
@@ -59,7 +63,9 @@ impl Reader {
     }
 
     async fn read(&mut self) -> io::Result<usize> {
-        self.socket.read_buf(&mut self.buffer).await
+        let read = self.socket.read_buf(&mut self.buffer).await?;
+        self.received.fetch_add(read as u64, Ordering::SeqCst);
+        Ok(read)
     }
 
     async fn need(&mut self) -> io::Result<()> {

@@ -104,6 +104,7 @@ struct Shared {
     options: UpstreamOptions,
     counts: Arc<Counts>,
     requests: AtomicU64,
+    received: Arc<AtomicU64>,
     in_flight: Arc<Counts>,
     seen: Mutex<Vec<Request>>,
     accept: Mutex<Accept>,
@@ -140,6 +141,7 @@ pub async fn upstream_with(
         options,
         counts: Arc::default(),
         requests: AtomicU64::new(0),
+        received: Arc::default(),
         in_flight: Arc::default(),
         seen: Mutex::default(),
         accept: Mutex::new(Accept::Serve),
@@ -180,6 +182,11 @@ impl Upstream {
     /// How many requests arrived so far.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes arrived so far, those of requests that are not complete yet included.
+    pub fn received(&self) -> u64 {
+        self.shared.received.load(Ordering::SeqCst)
     }
 
     /// How many requests are being answered now.
@@ -237,7 +244,7 @@ async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     if socket.set_nodelay(true).is_err() {
         return; // Reset by the client meanwhile.
     }
-    let reader = Reader::new(socket);
+    let reader = Reader::new(socket, Arc::clone(&shared.received));
     let mut connection = Connection { reader, number, nth: 0, peer, answering: None, shared };
     let end = tokio::select! {
         end = connection.serve(accept) => end,

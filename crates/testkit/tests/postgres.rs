@@ -40,7 +40,7 @@ async fn a_stopped_server_starts_again_with_its_port_and_its_data() {
     let postgres = testkit::postgres().await;
     postgres.admin_query("CREATE TABLE kept AS SELECT 7 AS n").await;
 
-    for how in [Stop::Fast, Stop::Immediate] {
+    for how in [Stop::Fast, Stop::Immediate, Stop::Kill] {
         let port = postgres.port();
         postgres.stop(how).await;
         assert!(tokio_postgres::connect(&postgres.url(), NoTls).await.is_err());

@@ -24,6 +24,15 @@ const COLUMNS: [&str; 6] =
 /// Loans without a status are counted under this name.
 const NO_STATUS: &str = "unknown";
 
+/// What the model said of a loan when that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Said {
+    /// Of default.
+    pub probability: f64,
+    /// The model that said it.
+    pub version: u32,
+}
+
 /// Recorded loans in Postgres. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct LoanStore(Database);
@@ -64,7 +73,7 @@ impl LoanStore {
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub async fn record(&self, loan: &LoanRecord) -> Result<bool, DatabaseError> {
+    pub async fn record(&self, loan: &LoanRecord, said: Option<Said>) -> Result<bool, DatabaseError> {
         let id = loan.id.as_str();
         let borrower = loan.borrower_address.as_ref().map(Address::as_str);
         let lender = loan.lender_address.as_ref().map(Address::as_str);
@@ -73,6 +82,9 @@ impl LoanStore {
         values.extend([&borrower as &(dyn ToSql + Sync), &lender, &loan.timestamp]);
         let Outcome { default, actual_repayment_time, loan_status } = &loan.outcome;
         values.extend([loan_status as &(dyn ToSql + Sync), default, actual_repayment_time, &loan.metadata]);
+        let (probability, version) =
+            (said.map(|said| said.probability), said.map(|said| i64::from(said.version)));
+        values.extend([&probability as &(dyn ToSql + Sync), &version]);
         let lane = self.0.ready()?.lane();
         let row = lane.query_one(&RECORD, &values).await.map_err(|cause| self.0.failed(cause))?;
         Ok(row.get(0))
@@ -125,24 +137,35 @@ fn listed(column: impl Fn(&str) -> String) -> String {
     columns().map(column).collect::<Vec<_>>().join(", ")
 }
 
-/// What is not given stays. `xmax` is 0 in a row that no update has touched.
+/// What is not given stays. `xmax` is 0 in a row that no update has touched. The first prediction stays as well; once
+/// a loan has ended none is added, since that model may have been trained on it.
 static RECORD: LazyLock<String> = LazyLock::new(|| {
     let names = listed(|column| format!("\"{column}\""));
     let count = columns().count();
     let places = (2..count + 2).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ");
+    let default = 2 + columns().position(|column| column == "default").expect("BUG: it is a column");
     let kept = listed(|column| format!("\"{column}\" = coalesce(excluded.\"{column}\", loans.\"{column}\")"));
+    let said = ["predicted", "predicted_by"].map(|column| {
+        format!("{column} = CASE WHEN loans.predicted IS NULL AND loans.\"default\" IS NULL THEN excluded.{column} ELSE loans.{column} END")
+    });
+    let said = said.join(", ");
     format!(
-        "INSERT INTO loans (loan_id, {names}, metadata) VALUES ($1, {places}, ${}::text::jsonb) \
-         ON CONFLICT (loan_id) DO UPDATE SET {kept}, \
+        "INSERT INTO loans (loan_id, {names}, metadata, predicted, predicted_by, outcome_at) \
+         VALUES ($1, {places}, ${}::text::jsonb, ${}, ${}::bigint, CASE WHEN ${default}::boolean IS NOT NULL THEN now() END) \
+         ON CONFLICT (loan_id) DO UPDATE SET {kept}, {said}, \
+         outcome_at = coalesce(loans.outcome_at, excluded.outcome_at), \
          metadata = loans.metadata || excluded.metadata, updated_at = now() \
          RETURNING xmax = 0",
-        count + 2
+        count + 2,
+        count + 3,
+        count + 4,
     )
 });
 
 const UPDATE: &str = "UPDATE loans SET loan_status = coalesce($2, loan_status), \
     \"default\" = coalesce($3, \"default\"), \
     actual_repayment_time = coalesce($4, actual_repayment_time), \
+    outcome_at = CASE WHEN $3::boolean IS NULL THEN outcome_at ELSE coalesce(outcome_at, now()) END, \
     metadata = metadata || $5::text::jsonb, updated_at = now() \
     WHERE loan_id = $1";
 

@@ -179,6 +179,6 @@ fn compete(present: &Trained, recorded: Split, version: u32) -> Result<(Trained,
     split.train.extend(recorded.train);
     split.held_out.extend(recorded.held_out);
     let candidate = Trained::recorded(&split, version)?;
-    let present = Trained::judged(present.model.clone(), &split.held_out)?;
+    let present = Trained::judged(present.model.clone(), present.reference.clone(), &split.held_out)?;
     Ok((candidate, present))
 }

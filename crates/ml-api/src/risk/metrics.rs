@@ -33,14 +33,19 @@ pub struct Metrics {
 impl Metrics {
     /// Measures `predict` on `examples`; `None` without any.
     pub fn of(predict: impl Fn(&Features) -> f64, examples: &[Example]) -> Option<Self> {
-        if examples.is_empty() {
-            return None;
-        }
         let scored: Vec<(f64, bool)> =
             examples.iter().map(|example| (predict(&example.features), example.default)).collect();
+        Self::scored(&scored)
+    }
+
+    /// Measures probabilities by what came true; `None` without any.
+    pub fn scored(scored: &[(f64, bool)]) -> Option<Self> {
+        if scored.is_empty() {
+            return None;
+        }
         let rows = scored.len() as f64;
         let mut confusion_matrix = [[0; 2]; 2];
-        for &(probability, default) in &scored {
+        for &(probability, default) in scored {
             confusion_matrix[usize::from(default)][usize::from(probability >= 0.5)] += 1;
         }
         let [[right_repaid, false_alarms], [missed, caught]] = confusion_matrix;
@@ -52,7 +57,7 @@ impl Metrics {
             f1_score: share(2 * caught, 2 * caught + false_alarms + missed),
             log_loss: scored.iter().map(|&(p, default)| surprise(p, default)).sum::<f64>() / rows,
             brier: scored.iter().map(|&(p, default)| squared_error(p, default)).sum::<f64>() / rows,
-            roc_auc: roc_auc(scored),
+            roc_auc: roc_auc(scored.to_vec()),
             confusion_matrix,
         })
     }

@@ -17,7 +17,9 @@
 //! It does not read files or databases, does not decide when to retrain, and does not know who asks.
 
 pub mod batch;
+pub mod calibration;
 pub mod category;
+pub mod drift;
 pub mod features;
 pub mod generator;
 pub mod metrics;

@@ -16,6 +16,9 @@ mod by_feature;
 #[cfg(test)]
 mod tests;
 
+/// Rows that are predicted together: as many as two registers of AVX-512 hold, or eight of SSE2.
+const BLOCK: usize = 16;
+
 /// Where the rows came from that a model was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,8 +130,7 @@ impl Model {
             let standard = standardise(value, self.means[column], self.deviations[column]);
             margin += self.coefficients[column] * standard;
         }
-        // exp overflows to infinity for a very small margin, which gives the right 0.
-        1.0 / (1.0 + (-margin).exp())
+        logistic(margin)
     }
 
     /// The answer for one loan; allocates nothing.
@@ -136,9 +138,28 @@ impl Model {
         Prediction::of(self.probability(features))
     }
 
-    /// The answers for many loans, in order.
+    /// The answers for many loans, in order: bit by bit those of [`predict`](Self::predict).
     pub fn predict_batch(&self, rows: &[Features]) -> Vec<Prediction> {
-        rows.iter().map(|features| self.predict(features)).collect()
+        let mut predictions = Vec::with_capacity(rows.len());
+        let (blocks, rest) = rows.as_chunks();
+        for block in blocks {
+            predictions.extend(self.margins(block).map(|margin| Prediction::of(logistic(margin))));
+        }
+        predictions.extend(rest.iter().map(|features| self.predict(features)));
+        predictions
+    }
+
+    /// Column by column over a block of rows, which is what the processor does several at a time; the sum over one
+    /// row's columns is not, because its order matters.
+    fn margins(&self, block: &[Features; BLOCK]) -> [f64; BLOCK] {
+        let mut margins = [self.intercept; BLOCK];
+        for column in 0..FEATURE_COUNT {
+            let (mean, deviation) = (self.means[column], self.deviations[column]);
+            for (margin, features) in margins.iter_mut().zip(block) {
+                *margin += self.coefficients[column] * standardise(features[column], mean, deviation);
+            }
+        }
+        margins
     }
 
     /// Counts trainings; the starting model is 1.
@@ -187,6 +208,11 @@ impl Model {
         pairs.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
         pairs
     }
+}
+
+fn logistic(margin: f64) -> f64 {
+    // exp overflows to infinity for a very small margin, which gives the right 0.
+    1.0 / (1.0 + (-margin).exp())
 }
 
 /// n / (2 · rows of the class), so that both classes weigh the same in total.

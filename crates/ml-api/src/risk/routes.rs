@@ -1,4 +1,4 @@
-//! `/predict`, `/predict/batch`, `/model/info`, `/model/metrics`, `/comparison`.
+//! `/predict`, `/predict/batch`, `/model/info`, `/comparison`.
 
 use actix_web::web::{self, Data, Json};
 use pools_core::web::{JsonBody, Problem};
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Feature, FeatureRow, Model, Prediction, RowInput,
+    Feature, FeatureRow, Features, Prediction, RowError, RowInput,
     batch::Rows,
-    service::{RiskService, Trained},
+    service::{InUse, RiskService, Trained},
 };
 
 /// The only kind of model there is.
-const MODEL: &str = "logistic_regression";
+pub(crate) const MODEL: &str = "logistic_regression";
 
 /// Adds the routes.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -20,7 +20,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/predict").route(web::post().to(predict)))
         .service(web::resource("/predict/batch").route(web::post().to(predict_batch)))
         .service(web::resource("/model/info").route(web::get().to(info)))
-        .service(web::resource("/model/metrics").route(web::get().to(metrics)))
         .service(web::resource("/comparison").route(web::get().to(comparison)));
 }
 
@@ -65,19 +64,26 @@ enum Item {
 }
 
 impl Item {
-    fn of(model: &Model, RowInput(row): RowInput) -> Self {
-        match row {
-            Ok(FeatureRow { values, missing_features }) => {
-                Self::Good { success: true, prediction: model.predict(&values), missing_features }
-            }
-            Err(error) => Self::Bad {
-                success: false,
-                error: error.to_string(),
-                code: "invalid_field",
-                field: error.field(),
-            },
-        }
+    fn good(prediction: Prediction, missing_features: Vec<&'static str>) -> Self {
+        Self::Good { success: true, prediction, missing_features }
     }
+
+    fn bad(error: RowError) -> Self {
+        Self::Bad { success: false, error: error.to_string(), code: "invalid_field", field: error.field() }
+    }
+}
+
+/// The good rows are predicted together.
+fn answers(model: &InUse, rows: Vec<RowInput>) -> Vec<Item> {
+    let values: Vec<Features> =
+        rows.iter().filter_map(|RowInput(row)| Some(row.as_ref().ok()?.values)).collect();
+    let mut predictions = model.predict_batch(&values).into_iter();
+    let mut predicted = || predictions.next().expect("BUG: each good row has a prediction");
+    let item = |RowInput(row): RowInput| match row {
+        Ok(FeatureRow { missing_features, .. }) => Item::good(predicted(), missing_features),
+        Err(error) => Item::bad(error),
+    };
+    rows.into_iter().map(item).collect()
 }
 
 #[derive(Serialize)]
@@ -94,8 +100,7 @@ async fn predict_batch(
 ) -> Result<Json<BatchAnswer>, Problem> {
     let missing = || Problem::invalid_field("loans", "loans: must be an array of loans");
     let Rows(rows) = batch.loans.ok_or_else(missing)?;
-    let trained = risk.trained()?;
-    let predictions: Vec<_> = rows.into_iter().map(|row| Item::of(&trained.model, row)).collect();
+    let predictions = answers(&*risk.in_use()?, rows);
     Ok(Json(BatchAnswer { success: true, count: predictions.len(), predictions, model: MODEL }))
 }
 
@@ -116,17 +121,6 @@ async fn info(risk: Data<RiskService>) -> Result<Json<Value>, Problem> {
         "coefficients": coefficients,
         "training_data": model.training_data(),
         "rows": { "training": model.rows(), "held_out": metrics.rows },
-    })))
-}
-
-async fn metrics(risk: Data<RiskService>) -> Result<Json<Value>, Problem> {
-    let trained = risk.trained()?;
-    Ok(Json(json!({
-        "success": true,
-        "model": MODEL,
-        "version": trained.model.version(),
-        "training_data": trained.model.training_data(),
-        "metrics": trained.metrics,
     })))
 }
 

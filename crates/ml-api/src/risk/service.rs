@@ -1,20 +1,28 @@
 //! The model in use: trained at start, asked by every request.
 //!
 //! ```text
-//!  no model ──train──► Trained (model, held-out rows, measures) ──install──► another
+//!  no model ──train──► Trained (model, measures, reference) ──install──► another
+//!                          └─ InUse: it, and what it has been asked lately
 //! ```
 //!
 //! Readers take a shared pointer and hold no lock while they compute. Until the first training ends, which takes
 //! well under a second, every question is answered with [`NotReady`].
+//!
+//! What was asked is counted under a lock that is held for the counting alone, some 20 ns; whoever finds it taken goes
+//! on and is not counted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
-    Example, FeatureRow, FitError, Metrics, Model, Prediction, Split, TrainingData, generator::generate,
-    heuristic, split::HELD_OUT, stratified,
+    Example, FeatureRow, Features, FitError, Metrics, Model, Prediction, Split, TrainingData,
+    drift::{Counts, Drift, Reference, Window},
+    generator::generate,
+    heuristic,
+    split::HELD_OUT,
+    stratified,
 };
 
 /// Enough for the measures to be stable in their second digit; a training takes some 10 ms.
@@ -32,6 +40,9 @@ pub struct Trained {
     pub metrics: Metrics,
     /// The heuristic's measures on the same rows.
     pub heuristic: Metrics,
+    /// What its training rows looked like; versions stored before it was kept have none.
+    #[serde(default)]
+    pub reference: Option<Reference>,
 }
 
 /// Why no model came out.
@@ -55,8 +66,7 @@ impl Trained {
     /// Never for the rows of our generator, which a test holds.
     pub fn starting() -> Result<Self, TrainingError> {
         let split = Self::starting_data();
-        let model = Model::fit(&split.train, TrainingData::Synthetic, 1)?;
-        Self::judged(model, &split.held_out)
+        Self::fit(&split, TrainingData::Synthetic, 1)
     }
 
     /// The synthetic loans that every training begins with, always split the same way.
@@ -69,19 +79,89 @@ impl Trained {
     /// # Errors
     /// The rows cannot be learnt from.
     pub fn recorded(split: &Split, version: u32) -> Result<Self, TrainingError> {
-        Self::judged(Model::fit(&split.train, TrainingData::Recorded, version)?, &split.held_out)
+        Self::fit(split, TrainingData::Recorded, version)
+    }
+
+    fn fit(split: &Split, training_data: TrainingData, version: u32) -> Result<Self, TrainingError> {
+        let model = Model::fit(&split.train, training_data, version)?;
+        Self::judged(model, Some(Reference::of(&split.train)), &split.held_out)
     }
 
     /// Judges a model by rows it has not seen.
     ///
     /// # Errors
     /// There are none.
-    pub fn judged(model: Model, held_out: &[Example]) -> Result<Self, TrainingError> {
+    pub fn judged(
+        model: Model,
+        reference: Option<Reference>,
+        held_out: &[Example],
+    ) -> Result<Self, TrainingError> {
         let measured =
             |predict: &dyn Fn(&_) -> f64| Metrics::of(predict, held_out).ok_or(TrainingError::NothingHeldOut);
         let metrics = measured(&|features| model.probability(features))?;
         let heuristic = measured(&heuristic)?;
-        Ok(Self { model, metrics, heuristic })
+        Ok(Self { model, metrics, heuristic, reference })
+    }
+}
+
+/// A model in use, and what it has been asked lately.
+#[derive(Debug)]
+pub struct InUse {
+    /// The model, with its measures.
+    pub trained: Arc<Trained>,
+    asked: Mutex<Window>,
+}
+
+impl InUse {
+    fn new(trained: Arc<Trained>) -> Self {
+        Self { trained, asked: Mutex::default() }
+    }
+
+    /// The answer for one loan, which is counted as asked. Allocates nothing, waits for nobody.
+    pub fn predict(&self, features: &Features) -> Prediction {
+        if let Some(reference) = &self.trained.reference {
+            let bins = reference.bins(features);
+            self.count(|window| window.add(&bins));
+        }
+        self.trained.model.predict(features)
+    }
+
+    /// The answers for many loans, in order, which are counted as asked.
+    pub fn predict_batch(&self, rows: &[Features]) -> Vec<Prediction> {
+        if let Some(counts) = self.counts(rows) {
+            self.count(|window| window.add_all(&counts));
+        }
+        self.trained.model.predict_batch(rows)
+    }
+
+    /// Rows that were asked before all that are counted here, such as before a restart.
+    pub fn asked_before(&self, rows: &[Features]) {
+        if let Some(counts) = self.counts(rows) {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).add_older(&counts);
+        }
+    }
+
+    /// How far what is asked has moved from the training rows; `None` if these are not known.
+    pub fn drift(&self) -> Option<Drift> {
+        let reference = self.trained.reference.as_ref()?;
+        let window = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(window.drift(reference))
+    }
+
+    fn counts(&self, rows: &[Features]) -> Option<Counts> {
+        let reference = self.trained.reference.as_ref()?;
+        let mut counts = Counts::default();
+        rows.iter().for_each(|row| counts.add(&reference.bins(row)));
+        Some(counts)
+    }
+
+    fn count(&self, add: impl FnOnce(&mut Window)) {
+        match self.asked.try_lock() {
+            Ok(mut window) => add(&mut window),
+            Err(TryLockError::Poisoned(window)) => add(&mut window.into_inner()),
+            // A sample is enough.
+            Err(TryLockError::WouldBlock) => {}
+        }
     }
 }
 
@@ -92,7 +172,7 @@ pub struct NotReady;
 
 /// Answers questions about risk. Clones share the model.
 #[derive(Clone, Debug)]
-pub struct RiskService(Arc<watch::Sender<Option<Arc<Trained>>>>);
+pub struct RiskService(Arc<watch::Sender<Option<Arc<InUse>>>>);
 
 impl Default for RiskService {
     fn default() -> Self {
@@ -119,13 +199,14 @@ impl RiskService {
             held_out = trained.metrics.rows, log_loss = trained.metrics.log_loss, "model trained"
         );
         // A stored model may have been faster.
-        self.0.send_if_modified(|model| model.is_none() && model.replace(Arc::new(trained)).is_none());
+        let in_use = Arc::new(InUse::new(Arc::new(trained)));
+        self.0.send_if_modified(|model| model.is_none() && model.replace(in_use).is_none());
         Ok(())
     }
 
     /// Takes another model into use. Whoever is computing keeps the one it began with.
     pub fn install(&self, trained: Arc<Trained>) {
-        self.0.send_replace(Some(trained));
+        self.0.send_replace(Some(Arc::new(InUse::new(trained))));
     }
 
     /// Whether there is a model.
@@ -138,15 +219,23 @@ impl RiskService {
     /// # Errors
     /// There is none yet.
     pub fn trained(&self) -> Result<Arc<Trained>, NotReady> {
+        Ok(Arc::clone(&self.in_use()?.trained))
+    }
+
+    /// The model in use, and what it has been asked.
+    ///
+    /// # Errors
+    /// There is none yet.
+    pub fn in_use(&self) -> Result<Arc<InUse>, NotReady> {
         self.0.borrow().clone().ok_or(NotReady)
     }
 
-    /// The answer for one loan.
+    /// The answer for one loan. Allocates nothing, waits for nobody.
     ///
     /// # Errors
     /// There is no model yet.
     pub fn predict(&self, row: &FeatureRow) -> Result<Prediction, NotReady> {
-        Ok(self.trained()?.model.predict(&row.values))
+        Ok(self.in_use()?.predict(&row.values))
     }
 }
 

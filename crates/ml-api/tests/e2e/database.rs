@@ -142,7 +142,7 @@ async fn replicas_that_start_together_migrate_once() {
     }
     assert_eq!(
         postgres.admin_query("SELECT name FROM schema_migrations").await,
-        [["loans"], ["matching"], ["models"]]
+        [["loans"], ["matching"], ["models"], ["watching"]]
     );
     assert_eq!(postgres.admin_query("SELECT count(*) FROM loans").await, [["3"]]);
 }

@@ -2,10 +2,13 @@
 
 mod api;
 mod database;
+mod durability;
 mod lifecycle;
 mod loans;
 mod matching;
 mod pool_stats;
 mod predict;
 mod retraining;
+mod small_disk;
 mod training;
+mod watching;

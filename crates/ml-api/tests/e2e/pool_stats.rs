@@ -57,3 +57,12 @@ async fn the_leases_are_shown_to_the_admin_only() {
     let closed = Api::start(&[]).await;
     assert_eq!(closed.get(path).await.problem().0, 503);
 }
+
+#[tokio::test]
+async fn without_a_database_there_are_metrics_all_the_same() {
+    let api = Api::start(&[]).await;
+    let metrics = api.get("/metrics").await;
+    assert_eq!(metrics.status, OK, "{metrics:?}");
+    assert!(metrics.text.contains("http_server_active_requests"), "{}", metrics.text);
+    assert!(!metrics.text.contains("pools_connections"), "{}", metrics.text);
+}

@@ -58,6 +58,7 @@ use self::{
 };
 use crate::{
     redis::{RedisError, RedisPool},
+    resilience::outgoing,
     stats::Sample,
 };
 
@@ -183,6 +184,7 @@ impl Cache {
         E: Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
+        outgoing::begin().await;
         // A hit waits for nothing: without this, a caller in a loop would keep its thread from everybody else.
         tokio::task::coop::consume_budget().await;
         let counts = self.0.ledger.of(key.namespace().name());

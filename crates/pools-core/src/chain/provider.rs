@@ -17,7 +17,10 @@ use super::{
     error::ChainError,
     state::NewCall,
 };
-use crate::stats::Outcome as Ended;
+use crate::{
+    resilience::{deadline, outgoing},
+    stats::Outcome as Ended,
+};
 
 /// Longest that a call takes, with every retry.
 const TOTAL: Duration = Duration::from_secs(30);
@@ -249,10 +252,13 @@ impl Provider {
         method: &str,
         site: &'static Location<'static>,
     ) -> Vec<Answer> {
+        outgoing::begin().await;
         let inner = self.inner();
         let _holder = inner.shared.holders.enter(site);
         let started = Instant::now();
-        let (deadline, attempt) = (started + self.total, ATTEMPT.min(self.total / 2));
+        let total = deadline::current()
+            .map_or(self.total, |by| self.total.min(by.saturating_duration_since(started)));
+        let (deadline, attempt) = (started + total, ATTEMPT.min(total / 2));
         let queued: Vec<_> = {
             let mut state = inner.state.lock();
             let calls = texts.into_iter().map(|text| NewCall { text, kind, deadline, attempt });

@@ -20,9 +20,9 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Inner,
     error::Failure,
-    request::Upload,
     state::{Pooled, SlotId},
     target::Key,
+    upload::Upload,
     wire::{Socket, Stream, Wire},
 };
 

@@ -2,6 +2,9 @@
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
+use super::{redirect::RedirectError, upload::UploadError};
 use crate::holders::Holder;
 
 /// Where a failed request was going, and with which attempt.
@@ -44,6 +47,17 @@ pub enum OpenError {
     /// The network said no in another way.
     #[error("unreachable")]
     Unreachable(#[source] Arc<io::Error>),
+}
+
+impl OpenError {
+    /// What connecting a socket has met. A path without a socket is where nobody listens, too.
+    pub(super) fn connecting(cause: io::Error) -> Self {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
+        match cause.kind() {
+            ConnectionRefused | ConnectionReset | NotFound => Self::Refused(Arc::new(cause)),
+            _ => Self::Unreachable(Arc::new(cause)),
+        }
+    }
 }
 
 /// What a waiter is told instead of a connection.
@@ -99,6 +113,42 @@ pub enum HttpError {
         /// Requests in the queue.
         waiting: u32,
     },
+    /// All places of the upstream were taken for the whole wait: it is slow, or its policy too narrow.
+    #[error("{upstream} ({host}): none of its {in_flight} places became free within {waited:?}")]
+    Bulkhead {
+        /// Which upstream.
+        upstream: &'static str,
+        /// `host:port`.
+        host: Arc<str>,
+        /// How long the caller waited.
+        waited: Duration,
+        /// Requests under way.
+        in_flight: u32,
+    },
+    /// The upstream allows so many calls a second, and the turn would have come after the deadline.
+    #[error(
+        "{upstream} ({host}): the next turn is in {turn_in:?}, after the deadline; {waiting} wait before"
+    )]
+    RateLimited {
+        /// Which upstream.
+        upstream: &'static str,
+        /// `host:port`.
+        host: Arc<str>,
+        /// Requests that waited for their turn already.
+        waiting: u32,
+        /// The earliest possible turn.
+        turn_in: Duration,
+    },
+    /// The upstream failed too often; nobody is sent for a while.
+    #[error("{upstream} ({host}): it keeps failing and is left alone for another {:?}", left(until))]
+    BreakerOpen {
+        /// Which upstream.
+        upstream: &'static str,
+        /// `host:port`.
+        host: Arc<str>,
+        /// When one request tries again.
+        until: Instant,
+    },
     /// No connection could be made: look at the server and the network.
     #[error("{host}: no connection (attempt {attempt})")]
     Open {
@@ -119,6 +169,24 @@ pub enum HttpError {
         /// What was seen of it.
         #[source]
         cause: Arc<hyper::Error>,
+    },
+    /// The request's own body could not be sent to its end. The server may have seen a part of it.
+    #[error("{at}: the request's body could not be sent")]
+    Upload {
+        /// Where.
+        at: At,
+        /// Why.
+        #[source]
+        cause: UploadError,
+    },
+    /// A redirect was to be followed, and could not be.
+    #[error("{at}: redirect not followed")]
+    Redirect {
+        /// Who redirected.
+        at: At,
+        /// Why it was not followed.
+        #[source]
+        cause: RedirectError,
     },
     /// The server did not answer in time.
     #[error("{at}: no answer after {after:?}")]
@@ -181,6 +249,17 @@ pub enum HttpError {
         #[source]
         cause: Option<Arc<hyper::Error>>,
     },
+    /// The body cannot be decoded, or its end is missing.
+    #[error("{at}: the body is not valid {coding}")]
+    Encoding {
+        /// Where.
+        at: At,
+        /// What it was said to be: `gzip`, `deflate`, `br` or `zstd`.
+        coding: &'static str,
+        /// Why.
+        #[source]
+        cause: Arc<io::Error>,
+    },
     /// The body is not the JSON that was asked for.
     #[error("{at}: the body is not the expected JSON")]
     Json {
@@ -204,6 +283,7 @@ impl HttpError {
         matches!(
             self,
             Self::Wait { .. }
+                | Self::Bulkhead { .. }
                 | Self::Head { .. }
                 | Self::BodyIdle { .. }
                 | Self::Deadline { .. }
@@ -211,9 +291,39 @@ impl HttpError {
         )
     }
 
-    /// Whether the pool had no room: nothing was sent.
+    /// Whether there was no room, in the pool or among what the upstream is allowed: nothing was sent.
     pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Wait { .. } | Self::QueueFull { .. })
+        matches!(
+            self,
+            Self::Wait { .. } | Self::QueueFull { .. } | Self::Bulkhead { .. } | Self::RateLimited { .. }
+        )
+    }
+
+    /// Whether the upstream is left alone after too many failures: nothing was sent.
+    pub fn is_open_breaker(&self) -> bool {
+        matches!(self, Self::BreakerOpen { .. })
+    }
+
+    /// When it is worth to come again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { turn_in, .. } => Some(*turn_in),
+            Self::BreakerOpen { until, .. } => Some(left(until)),
+            error => error.is_busy().then_some(Duration::from_secs(1)),
+        }
+    }
+
+    /// Whether the server is to blame: it was asked in earnest and gave no proper answer.
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Open { .. }
+                | Self::Stale { .. }
+                | Self::Head { .. }
+                | Self::Truncated { .. }
+                | Self::Reset { .. }
+                | Self::Protocol { .. }
+        )
     }
 
     /// Whether no connection could be made: nothing was sent.
@@ -235,6 +345,10 @@ impl HttpError {
         let why = if cause.is_parse() { "the head cannot be read" } else { "the connection broke" };
         Self::Protocol { at, why, cause: Some(cause) }
     }
+}
+
+fn left(until: &Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }
 
 /// Whether a failed send means that the peer had closed the connection before it saw the request.

@@ -15,6 +15,7 @@ use super::{
     target::Key,
 };
 use crate::{
+    admission::Permit,
     holders::HolderGuard,
     stats::{CloseReason, Outcome},
 };
@@ -53,12 +54,21 @@ pub(super) struct Lease {
     pub(super) reused: bool,
     fate: Fate,
     holder: Option<HolderGuard>,
+    /// The place of its request among those of the upstream. Fields are dropped after the connection was given back.
+    pub(super) place: Option<Arc<Permit>>,
 }
 
 impl Lease {
     fn new(pool: &Arc<Inner>, granted: Granted<Conn>) -> Self {
         let Granted { conn, reused } = granted;
-        Self { conn: Some(conn), pool: Arc::clone(pool), reused, fate: Fate::Clean, holder: None }
+        Self {
+            conn: Some(conn),
+            pool: Arc::clone(pool),
+            reused,
+            fate: Fate::Clean,
+            holder: None,
+            place: None,
+        }
     }
 
     pub(super) fn conn(&mut self) -> &mut Conn {

@@ -8,7 +8,10 @@ use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration}
 use ::http::Uri;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
@@ -70,6 +73,9 @@ impl Dialer {
     /// Connects, with TLS if the key asks for it, within the limit for both.
     pub(super) async fn open(&self, key: &Key) -> Result<Stream, OpenError> {
         let opened = timeout(self.limit, async {
+            if let Some(path) = key.unix_path() {
+                return UnixStream::connect(path).await.map(Stream::Unix).map_err(OpenError::connecting);
+            }
             let tcp = self.connect(key).await?;
             if !key.tls() {
                 return Ok(Stream::Plain(tcp));
@@ -125,14 +131,8 @@ impl Dialer {
         match self.tcp.clone().call(uri).await {
             Ok(stream) => Ok(stream.into_inner()),
             Err(cause) => {
-                let kind = io_kind(&cause);
-                let cause = Arc::new(io::Error::new(kind.unwrap_or(io::ErrorKind::Other), cause));
-                Err(match kind {
-                    Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {
-                        OpenError::Refused(cause)
-                    }
-                    _ => OpenError::Unreachable(cause),
-                })
+                let kind = io_kind(&cause).unwrap_or(io::ErrorKind::Other);
+                Err(OpenError::connecting(io::Error::new(kind, cause)))
             }
         }
     }

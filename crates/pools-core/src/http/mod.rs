@@ -9,7 +9,8 @@
 //!
 //! * `state.rs` decides everything in one critical section per transition and does nothing itself.
 //! * `connection.rs`: one task per connection owns its place until the socket is closed; `manager.rs` dials.
-//! * `lease.rs`: a connection in the hands of one request; `request.rs` and `response.rs` are the exchange.
+//! * `lease.rs`: a connection in the hands of one request; `request.rs` builds a request, `redirect.rs` follows; `exchange.rs`, `upload.rs` and
+//!   `response.rs` are the exchange. Bodies stream both ways: [`RequestBuilder::stream`], [`Response`].
 //!
 //! **Limits.** Per host and over all hosts, from the start of a dial to the closed socket; a bounded queue per host; order
 //! of arrival. Every wait ends: in the queue after `HTTP_TIMEOUT_MS` or at the caller's deadline, in a dial after
@@ -26,18 +27,27 @@
 //! **Shutdown**: [`Pool::drain`] closes idle connections at once, lets requests that wait or are under way finish until the
 //! deadline, then cuts and names the rest. Dropping the last clone of the pool closes its idle connections.
 //!
-//! **Not here**: retries by policy, breakers, rate limits, redirects, cookies, decoding, proxies, HTTP/2. A connection serves one
+//! **Policies** (retries, breaker, rate, bulkhead) belong to an [`Upstream`]; what is sent past one obeys the pool's limits alone.
+//!
+//! **Not here**: cookies, proxies, HTTP/2. A connection serves one
 //! request at a time; HTTP/2 needs places per stream beside those per connection in `state.rs`.
 
 mod connection;
+mod decoding;
 mod error;
+mod exchange;
 mod lease;
 mod manager;
+pub mod multipart;
+mod policy;
+mod redirect;
 mod request;
 mod response;
 mod state;
 mod stats;
 mod target;
+mod upload;
+mod upstream;
 mod wire;
 
 use std::{
@@ -63,9 +73,13 @@ use tokio_rustls::rustls::ClientConfig;
 pub use self::{
     error::{At, HttpError, OpenError},
     manager::Resolver,
+    policy::{BreakerPolicy, Policy},
+    redirect::RedirectError,
     request::RequestBuilder,
     response::Response,
     stats::HttpStats,
+    upload::{SourceError, UploadError},
+    upstream::Upstream,
 };
 pub use crate::config::http::HttpConfig;
 
@@ -169,6 +183,7 @@ impl HttpPoolBuilder {
             holders: Holders::new(PoolKind::Http),
             health,
             stale_retries: AtomicU64::new(0),
+            upstreams: Mutex::default(),
             tasks: Tasks::new(),
             runtime: Handle::current(),
             reap: Arc::new(Notify::new()),
@@ -192,6 +207,7 @@ struct Inner {
     holders: Arc<Holders>,
     health: HealthCell,
     stale_retries: AtomicU64,
+    upstreams: Mutex<Vec<Weak<upstream::Shared>>>,
     tasks: Tasks,
     /// Leases may be dropped outside the runtime.
     runtime: Handle,
@@ -276,7 +292,7 @@ impl Pool for HttpPool {
             targets,
             holders: self.0.holders.list(),
             totals,
-            samples: vec![stale_retries],
+            samples: [vec![stale_retries], upstream::samples(&self.0.upstreams)].concat(),
         }
     }
 

@@ -1,57 +1,46 @@
-//! Building a request, and sending it: wait, send, head; again on a fresh connection when the old one was stale.
+//! Building a request.
 
-use std::{
-    convert::Infallible,
-    panic::Location,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response as Head, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use bytes::Bytes;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::TrySendError,
-};
+use futures_util::Stream;
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     HttpPool,
-    error::{At, HttpError, is_stale},
-    lease::{Lease, Order},
+    error::HttpError,
+    multipart::Form,
+    policy::Policy,
     response::Response,
-    state::Ask,
     target::Target,
-    wire::Wire,
+    upload::{Content, SourceError},
+    upstream::{self, Passage},
 };
-use crate::stats::CloseReason;
-
-/// A body is handed to hyper in pieces of this size, so that a slow upload is seen to move.
-const PIECE: usize = 64 * 1024;
-
-/// Some servers refuse requests without one.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
+use crate::resilience::{deadline, outgoing};
 
 /// A request being built. Nothing happens before [`send`](Self::send); what was wrong is told there.
 #[must_use = "nothing is sent before `send`"]
 #[derive(Debug)]
 pub struct RequestBuilder {
-    pool: HttpPool,
-    site: &'static Location<'static>,
-    method: Method,
-    target: Result<Target, HttpError>,
-    headers: HeaderMap,
-    body: Bytes,
-    deadline: Option<Instant>,
-    head_timeout: Option<Duration>,
-    idempotent: Option<bool>,
-    retry: bool,
+    pub(super) pool: HttpPool,
+    pub(super) site: &'static Location<'static>,
+    pub(super) method: Method,
+    pub(super) target: Result<Target, HttpError>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Content,
+    pub(super) deadline: Option<Instant>,
+    pub(super) wait_timeout: Option<Duration>,
+    pub(super) head_timeout: Option<Duration>,
+    pub(super) idempotent: Option<bool>,
+    pub(super) retry: bool,
+    pub(super) decode: bool,
+    pub(super) redirects: u32,
+    pub(super) upstream: Option<Arc<upstream::Shared>>,
 }
 
 impl RequestBuilder {
@@ -62,12 +51,35 @@ impl RequestBuilder {
             method,
             target: Target::parse(url),
             headers: HeaderMap::new(),
-            body: Bytes::new(),
+            body: Content::Whole(Bytes::new()),
             deadline: None,
+            wait_timeout: None,
             head_timeout: None,
             idempotent: None,
             retry: true,
+            decode: true,
+            redirects: 0,
+            upstream: None,
         }
+    }
+
+    /// Sends it by the rules of an upstream.
+    pub(super) fn through(self, upstream: Arc<upstream::Shared>) -> Self {
+        Self { upstream: Some(upstream), ..self }
+    }
+
+    /// Takes over what its upstream allows; what was asked for stays when it is less. Returns the deadline of the whole.
+    pub(super) fn limit(&mut self, policy: &Policy, latest: Instant) -> Instant {
+        let deadline = self.deadline.map_or(latest, |deadline| deadline.min(latest));
+        self.deadline = Some(deadline);
+        self.wait_timeout = Some(policy.wait_timeout);
+        self.head_timeout.get_or_insert(policy.head_timeout);
+        deadline
+    }
+
+    /// Whether it may be sent a second time.
+    pub(super) fn may_go_again(&self) -> bool {
+        self.retry && self.may_repeat() && self.body.is_whole()
     }
 
     /// Adds a header. What frames the message or concerns the connection only (`Content-Length`, `Transfer-Encoding`,
@@ -88,7 +100,32 @@ impl RequestBuilder {
 
     /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
+        self.body = Content::Whole(body.into());
+        self
+    }
+
+    /// Sets a body that is read while it is sent: `length` bytes exactly, one item of the stream in memory at a time.
+    /// Once an item was taken, the request is never sent again, idempotent or not.
+    ///
+    /// The answer can be streamed as well: [`Response`] is a `Stream`.
+    pub fn stream(
+        mut self,
+        length: u64,
+        body: impl Stream<Item = Result<Bytes, SourceError>> + Send + 'static,
+    ) -> Self {
+        self.body = Content::streamed(length, body);
+        self
+    }
+
+    /// Sets the body and `Content-Type: multipart/form-data`. With a file in it, it is a [`stream`](Self::stream).
+    pub fn multipart(mut self, form: Form) -> Self {
+        match form.finish() {
+            Ok((kind, body)) => {
+                self.headers.insert(CONTENT_TYPE, kind);
+                self.body = body;
+            }
+            Err(cause) => self.refuse("body", Arc::new(cause)),
+        }
         self
     }
 
@@ -97,15 +134,16 @@ impl RequestBuilder {
         match serde_json::to_vec(value) {
             Ok(body) => {
                 self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                self.body = body.into();
+                self.body = Content::Whole(body.into());
             }
             Err(cause) => self.refuse("body", Arc::new(cause)),
         }
         self
     }
 
-    /// The whole request, its body included, ends by then. Without one, only silence ends it (`HTTP_TIMEOUT_MS`),
-    /// and the wait for a connection takes no longer than that.
+    /// The whole request, its body included, ends by then, or earlier when the incoming request that the task works for
+    /// must ([`deadline`]). Without either, only silence ends it (`HTTP_TIMEOUT_MS`), and the wait
+    /// for a connection takes no longer than that.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
         self
@@ -131,42 +169,19 @@ impl RequestBuilder {
         self
     }
 
-    fn refuse(&mut self, what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync>) {
-        if self.target.is_ok() {
-            self.target = Err(HttpError::Request { what, cause });
-        }
+    /// Asks for no compression, and gives out the body as it comes. Without this, the pool says what it can decode and
+    /// decodes it, unless the request has an `Accept-Encoding` or a `Range` of its own.
+    pub fn undecoded(mut self) -> Self {
+        self.decode = false;
+        self
     }
 
-    /// Sends it and waits for the head of the answer.
-    ///
-    /// # Errors
-    /// [`HttpError`], one variant per phase. An answer with status 4xx or 5xx is not an error.
-    ///
-    /// # Cancel safety
-    /// Dropped while waiting, the caller leaves the queue. Dropped after the request was sent, its connection is
-    /// closed and its place is free.
-    pub async fn send(self) -> Result<Response, HttpError> {
-        let target = self.target.clone()?;
-        let may_repeat = self.retry && self.may_repeat();
-        let patience = Instant::now() + self.pool.0.config.timeout;
-        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
-        let mut ask = Ask::Any;
-        let mut attempt = 1;
-        loop {
-            let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
-            let lease = self.pool.0.acquire(&order).await?;
-            let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
-            match self.exchange(lease, &target, &at).await {
-                Ok(response) => return Ok(response),
-                Err(Failed::NotSent) => ask = ask.max(Ask::Again),
-                Err(Failed::Stale(_)) if may_repeat && attempt == 1 => {
-                    self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    ask = Ask::Fresh;
-                    attempt = 2;
-                }
-                Err(Failed::Stale(error) | Failed::Other(error)) => return Err(error),
-            }
-        }
+    /// Follows up to so many redirects; without this, a redirect is an answer like any other. `301`, `302` and `303` turn a
+    /// POST into a GET, `307` and `308` send the same again, for which its body must be all there. To another scheme, host or
+    /// port, no header that may hold a credential goes along, and the rules of an upstream do not apply.
+    pub fn follow_redirects(mut self, limit: u32) -> Self {
+        self.redirects = limit;
+        self
     }
 
     /// Whether it does no harm if the server sees it twice.
@@ -175,153 +190,31 @@ impl RequestBuilder {
         self.idempotent.unwrap_or_else(|| self.method.is_idempotent() || by_key())
     }
 
-    async fn exchange(&self, mut lease: Lease, target: &Target, at: &At) -> Result<Response, Failed> {
-        let reused = lease.reused;
-        // The last exchange may be complete for its caller a moment before hyper is ready for the next.
-        if let Err(cause) = lease.conn().send.ready().await {
-            lease.close(CloseReason::Peer);
-            let closed = HttpError::Truncated { at: at.clone(), cause: Arc::new(cause) };
-            return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
-        }
-        let wire = Arc::clone(&lease.conn().wire);
-        let (read_before, written_before) = (wire.read(), wire.written());
-        let mut sent = pin!(lease.conn().send.try_send_request(self.message(target)));
-        lease.begin();
-        let upload = Progress { wire, written_before, length: self.body.len() as u64 };
-        let head = match self.head(sent.as_mut(), &upload, at).await {
-            Ok(head) => head,
-            Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
-            Err(HeadError::Hyper(mut error)) => {
-                let unsent = error.take_message().is_some();
-                let untouched = unsent || upload.wire.read() == read_before;
-                let cause = error.into_error();
-                if self.pool.0.state.lock().is_cut() {
-                    return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
-                }
-                if reused && untouched && is_stale(&cause) {
-                    lease.stale(&target.key);
-                    let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
-                    return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
-                }
-                lease.close(CloseReason::Broken);
-                return Err(Failed::Other(HttpError::broken(at.clone(), cause)));
-            }
-        };
-        Response::new(head, lease, at.clone(), upload, self.deadline).map_err(Failed::Other)
-    }
-
-    fn message(&self, target: &Target) -> Request<Upload> {
-        let mut message = Request::new(Upload { rest: self.body.clone() });
-        *message.method_mut() = self.method.clone();
-        *message.version_mut() = Version::HTTP_11;
-        *message.uri_mut() = Uri::from(target.path.clone());
-        let headers = message.headers_mut();
-        headers.reserve(self.headers.len() + 3);
-        headers.insert(HOST, target.host_header.clone());
-        headers.insert(USER_AGENT, AGENT);
-        for (name, value) in &self.headers {
-            if *name == HOST || *name == USER_AGENT {
-                headers.insert(name, value.clone());
-            } else {
-                headers.append(name, value.clone());
-            }
-        }
-        message
-    }
-
-    /// Waits for the head, as long as the three limits allow.
-    async fn head<F>(
-        &self,
-        mut sent: Pin<&mut F>,
-        upload: &Progress,
-        at: &At,
-    ) -> Result<Head<Incoming>, HeadError>
-    where
-        F: Future<Output = Result<Head<Incoming>, TrySendError<Request<Upload>>>>,
-    {
-        let silence = self.pool.0.config.timeout;
-        let began = Instant::now();
-        let mut next = began + self.head_timeout.map_or(silence, |limit| limit.min(silence));
-        next = self.deadline.map_or(next, |deadline| deadline.min(next));
-        let mut timer = pin!(sleep_until(next));
-        loop {
-            tokio::select! {
-                biased;
-                answered = sent.as_mut() => return answered.map_err(|error| HeadError::Hyper(Box::new(error))),
-                () = timer.as_mut() => {}
-            }
-            let now = Instant::now();
-            // While an upload moves, the head is not late.
-            let moved_at = upload.wire.moved_at().max(began);
-            let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
-            let head_ends = self.head_timeout.map(|limit| asked_at + limit);
-            let ends = [Some(moved_at + silence), head_ends].into_iter().flatten().min().unwrap_or(now);
-            if self.deadline.is_some_and(|deadline| deadline <= now) {
-                return Err(HeadError::TimedOut(HttpError::Deadline { at: at.clone(), phase: "head" }));
-            }
-            if ends <= now {
-                return Err(HeadError::TimedOut(HttpError::Head { at: at.clone(), after: now - began }));
-            }
-            timer.as_mut().reset(self.deadline.map_or(ends, |deadline| deadline.min(ends)));
+    fn refuse(&mut self, what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync>) {
+        if self.target.is_ok() {
+            self.target = Err(HttpError::Request { what, cause });
         }
     }
-}
 
-/// Why an exchange failed, as the retry sees it.
-enum Failed {
-    /// The server cannot have seen it, and the connection was not new.
-    NotSent,
-    /// The server closed an idle connection meanwhile; it may have seen the request.
-    Stale(HttpError),
-    Other(HttpError),
-}
-
-enum HeadError {
-    TimedOut(HttpError),
-    Hyper(Box<TrySendError<Request<Upload>>>),
-}
-
-/// How far an upload has come.
-#[derive(Debug)]
-pub(super) struct Progress {
-    wire: Arc<Wire>,
-    written_before: u64,
-    length: u64,
-}
-
-impl Progress {
-    /// Whether the kernel has all of it. The head comes on top of the body, so this is late rather than early.
-    pub(super) fn is_done(&self) -> bool {
-        self.wire.written() - self.written_before > self.length
+    /// Sends it, by the rules of its [`Upstream`](super::Upstream) if it came from one, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`HttpError`], one variant per phase. An answer with status 4xx or 5xx is not an error.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting, the caller leaves the queue. Dropped after the request was sent, its connection is
+    /// closed and its place is free.
+    pub async fn send(mut self) -> Result<Response, HttpError> {
+        outgoing::begin().await;
+        self.deadline = deadline::earliest(self.deadline);
+        if self.redirects > 0 { self.follow().await } else { self.once().await }
     }
-}
 
-/// A request body as hyper reads it.
-#[derive(Debug)]
-pub(super) struct Upload {
-    rest: Bytes,
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
+    /// Sends it, and follows no redirect.
+    pub(super) async fn once(&mut self) -> Result<Response, HttpError> {
+        match self.upstream.clone() {
+            Some(upstream) => upstream.run(self).await,
+            None => self.attempt(&mut Passage::default(), 1).await,
         }
-        let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
     }
 }

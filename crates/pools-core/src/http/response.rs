@@ -22,9 +22,10 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
+    decoding::Decoder,
     error::{At, HttpError},
     lease::Lease,
-    request::Progress,
+    upload::Progress,
 };
 use crate::stats::CloseReason;
 
@@ -33,7 +34,9 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 /// A slow rest would block its place for longer than a new connection takes.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
 
-/// An answer.
+/// An answer. Its body is read whole ([`bytes`](Self::bytes), [`json`](Self::json)) or piece by piece: by
+/// [`chunk`](Self::chunk), or as a `futures` `Stream` of `Result<Bytes, HttpError>`, which is what a service that passes an
+/// answer on hands to its own framework. A reader that stops reading stops the server: nothing is collected.
 ///
 /// # Cancel safety
 /// Dropped before its body has ended, a small rest is read in the background, else the connection is closed. Its
@@ -50,6 +53,7 @@ pub struct Response {
     waiting: bool,
     /// Gone when the body has ended or failed.
     coming: Option<Coming>,
+    decoder: Option<Decoder>,
 }
 
 /// A body that has not ended, and the connection that brings it.
@@ -75,17 +79,27 @@ impl Coming {
     }
 
     /// Nobody wants the rest.
-    fn abandon(mut self) {
-        if !self.reusable || !self.upload.is_done() || self.body.size_hint().lower() > DRAIN_BYTES {
-            return self.lease.close(CloseReason::Unfinished);
-        }
+    fn abandon(self) {
         let pool = Arc::clone(self.lease.pool());
-        pool.spawn("http drain", async move {
-            // Cut short, the lease is dropped in the middle of its exchange, which closes the connection.
-            if timeout(DRAIN_TIME, drain(&mut self.body)).await == Ok(true) {
-                self.finish();
-            }
-        });
+        if let Some(worth_reading) = self.if_small() {
+            pool.spawn("http drain", worth_reading.drain());
+        }
+    }
+
+    /// Closes the connection if the rest is not worth reading.
+    fn if_small(self) -> Option<Self> {
+        if !self.reusable || !self.upload.is_done() || self.body.size_hint().lower() > DRAIN_BYTES {
+            self.lease.close(CloseReason::Unfinished);
+            return None;
+        }
+        Some(self)
+    }
+
+    async fn drain(mut self) {
+        // Cut short, the lease is dropped in the middle of its exchange, which closes the connection.
+        if timeout(DRAIN_TIME, drain(&mut self.body)).await == Ok(true) {
+            self.finish();
+        }
     }
 }
 
@@ -111,8 +125,9 @@ impl Response {
         at: At,
         upload: Progress,
         deadline: Option<Instant>,
+        decode: bool,
     ) -> Result<Self, HttpError> {
-        let (head, body) = head.into_parts();
+        let (mut head, body) = head.into_parts();
         if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
             // Two readers would see two different bodies: request smuggling's twin.
             lease.close(CloseReason::Broken);
@@ -125,8 +140,18 @@ impl Response {
         lease.conn().hint = keep_alive_hint(&head.headers).or(lease.conn().hint);
         let silence = lease.pool().config.timeout;
         let coming = Some(Coming { body, lease, upload, reusable });
-        let mut response =
-            Self { head, trailers: None, at, deadline, silence, timer: None, waiting: false, coming };
+        let decoder = if decode { Decoder::of(&mut head.headers) } else { None };
+        let mut response = Self {
+            head,
+            trailers: None,
+            at,
+            deadline,
+            silence,
+            timer: None,
+            waiting: false,
+            coming,
+            decoder,
+        };
         response.end_if_complete();
         Ok(response)
     }
@@ -151,10 +176,10 @@ impl Response {
         &self.at
     }
 
-    /// The next piece of the body; `None` after the last.
+    /// The next piece of the body, decoded; `None` after the last.
     ///
     /// # Errors
-    /// The body stalls, breaks off, or the deadline passes. The connection is closed then.
+    /// The body stalls, breaks off, cannot be decoded, or the deadline passes. The connection is closed then.
     ///
     /// # Cancel safety
     /// Nothing that came is lost.
@@ -162,14 +187,15 @@ impl Response {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    /// The whole body, if it is not longer than `limit`.
+    /// The whole body, decoded, if it is not longer than `limit`.
     ///
     /// # Errors
     /// [`HttpError::TooLarge`] as soon as that is known, and those of [`chunk`](Self::chunk).
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, HttpError> {
         let at = self.at.clone();
         let too_large = || HttpError::TooLarge { at: at.clone(), limit };
-        let announced = self.coming.as_ref().map_or(0, |coming| coming.body.size_hint().lower());
+        let coming = self.coming.as_ref().filter(|_| self.decoder.is_none());
+        let announced = coming.map_or(0, |coming| coming.body.size_hint().lower());
         if announced > limit as u64 {
             return Err(too_large());
         }
@@ -200,7 +226,40 @@ impl Response {
         serde_json::from_slice(&body).map_err(|cause| HttpError::Json { at, cause: Arc::new(cause) })
     }
 
+    /// Frees the connection before the caller goes on, where dropping would do it in the background.
+    pub(super) async fn discard(mut self) {
+        if let Some(small) = self.coming.take().and_then(Coming::if_small) {
+            small.drain().await;
+        }
+    }
+
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
+        loop {
+            match self.decoder.as_mut().map_or(Ok(None), Decoder::next) {
+                Ok(Some(decoded)) => return Poll::Ready(Ok(Some(decoded))),
+                Ok(None) => {}
+                Err(cause) => return Poll::Ready(Err(self.undecodable(cause))),
+            }
+            let piece = ready!(self.poll_wire(cx))?;
+            match (&mut self.decoder, piece) {
+                (Some(decoder), Some(piece)) => decoder.push(piece),
+                (Some(decoder), None) => {
+                    let complete = decoder.finish();
+                    return Poll::Ready(complete.map(|()| None).map_err(|cause| self.undecodable(cause)));
+                }
+                (None, piece) => return Poll::Ready(Ok(piece)),
+            }
+        }
+    }
+
+    fn undecodable(&mut self, cause: std::io::Error) -> HttpError {
+        let coding = self.decoder.take().map_or("", |decoder| decoder.coding());
+        let error = HttpError::Encoding { at: self.at.clone(), coding, cause: Arc::new(cause) };
+        self.fail(CloseReason::Unfinished, error)
+    }
+
+    /// The next piece as it came over the wire.
+    fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
         while let Some(coming) = &mut self.coming {
             let Poll::Ready(frame) = Pin::new(&mut coming.body).poll_frame(cx) else {
                 let late = ready!(self.poll_late(cx));
@@ -217,9 +276,11 @@ impl Response {
                     }
                 }
                 Some(Err(cause)) => {
-                    let error = match coming.lease.pool().state.lock().is_cut() {
-                        true => HttpError::Closed { host: Arc::clone(&self.at.host) },
-                        false => HttpError::broken(self.at.clone(), cause),
+                    let at = self.at.clone();
+                    let error = match coming.upload.failure() {
+                        _ if coming.lease.pool().state.lock().is_cut() => HttpError::Closed { host: at.host },
+                        Some(cause) => HttpError::Upload { at, cause },
+                        None => HttpError::broken(at, cause),
                     };
                     return Poll::Ready(Err(self.fail(CloseReason::Broken, error)));
                 }

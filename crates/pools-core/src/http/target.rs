@@ -1,23 +1,40 @@
 //! Where a request goes: parsed once, strictly. What `http::Uri` refuses (spaces, CR, LF) is refused, not repaired.
+//!
+//! A server on a unix socket is `http+unix://%2Frun%2Fapp.sock/path`: the path of the socket, percent-encoded, in the
+//! place of the host (the convention of `requests-unixsocket` and of Docker's clients). It is counted like any host, as
+//! `unix:/run/app.sock`; the server is told `Host: localhost`.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use ::http::{HeaderValue, Uri, uri::PathAndQuery};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::error::HttpError;
 use crate::redact::printed_url;
+
+/// Marks the name of a unix socket; no host has a slash in it.
+const UNIX: &str = "unix:/";
+/// What is encoded of the path of a socket.
+const SOCKET_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_');
+/// What the kernel's `sockaddr_un` holds, without the final zero.
+const MAX_UNIX_PATH: usize = 107;
 
 /// Scheme, host and port: connections of one key are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     tls: bool,
-    /// `host:port`, the host in lower case.
+    /// `host:port`, the host in lower case; or `unix:` and the path of a socket.
     name: Arc<str>,
 }
 
 impl Key {
     pub(super) fn tls(&self) -> bool {
         self.tls
+    }
+
+    /// The path of the socket, if it is a unix socket.
+    pub(super) fn unix_path(&self) -> Option<&Path> {
+        self.name.starts_with(UNIX).then(|| Path::new(&self.name[UNIX.len() - 1..]))
     }
 
     /// `host:port`.
@@ -58,11 +75,14 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, HttpError> {
         let bad = |why| HttpError::Url { url: printed_url(url), why };
+        if let Some(rest) = url.strip_prefix("http+unix://") {
+            return Self::parse_unix(rest).map_err(bad);
+        }
         let parts = url.parse::<Uri>().map_err(|_| bad("not a URL"))?.into_parts();
         let (tls, default_port) = match parts.scheme.as_ref().map(::http::uri::Scheme::as_str) {
             Some("http") => (false, 80),
             Some("https") => (true, 443),
-            _ => return Err(bad("neither http nor https")),
+            _ => return Err(bad("neither http, https nor http+unix")),
         };
         let authority = parts.authority.ok_or_else(|| bad("without a host"))?;
         if authority.as_str().contains('@') {
@@ -84,6 +104,31 @@ impl Target {
         let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok(Self { key: Key { tls, name }, host_header, path })
     }
+
+    /// The URL again, with its port.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.key.tls { "https" } else { "http" };
+        match self.key.name.strip_prefix("unix:") {
+            Some(socket) => {
+                format!("http+unix://{}{}", utf8_percent_encode(socket, SOCKET_PATH), self.path)
+            }
+            None => format!("{scheme}://{}{}", self.key.name, self.path),
+        }
+    }
+
+    /// What comes after `http+unix://`.
+    fn parse_unix(rest: &str) -> Result<Self, &'static str> {
+        let (socket, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let socket =
+            percent_decode_str(socket).decode_utf8().map_err(|_| "with a socket's path that is not text")?;
+        if !socket.starts_with('/') || socket.contains(char::is_control) || socket.len() > MAX_UNIX_PATH {
+            return Err("without the absolute path of a socket");
+        }
+        let path = if path.is_empty() { Ok(PathAndQuery::from_static("/")) } else { path.parse() };
+        let path = path.map_err(|_| "with a bad path")?;
+        let name: Arc<str> = format!("unix:{socket}").into();
+        Ok(Self { key: Key { tls: false, name }, host_header: HeaderValue::from_static("localhost"), path })
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +143,23 @@ mod tests {
         assert_eq!((key("http://[::1]:81/").host(), key("http://[::1]:81/").port()), ("::1", 81));
         assert_eq!(Target::parse("https://example.com:8443/x").unwrap().host_header, "example.com:8443");
         assert_eq!(Target::parse("https://example.com:443/x").unwrap().host_header, "example.com");
+    }
+
+    #[test]
+    fn http_46_the_path_of_a_unix_socket_is_read_strictly() {
+        let target = Target::parse("http+unix://%2Frun%2Fa%20b.sock/x?y=1").unwrap();
+        assert_eq!(target.key.unix_path(), Some(Path::new("/run/a b.sock")));
+        assert_eq!((target.key.name(), target.path.as_str()), ("unix:/run/a b.sock", "/x?y=1"));
+        let target = Target::parse("http+unix://%2Frun%2Fa.sock").unwrap();
+        assert_eq!((target.path.as_str(), target.host_header.as_bytes()), ("/", &b"localhost"[..]));
+        assert_eq!(Target::parse("http://unix:80/").unwrap().key.unix_path(), None);
+        let long = format!("http+unix://%2F{}/", "x".repeat(MAX_UNIX_PATH));
+        for bad in
+            ["http+unix:///a", "http+unix://run/", "http+unix://%2F%00/", "http+unix://%2F%0D%0A/", &long]
+        {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Target::parse("http+unix://%2Fa/b c").is_err());
     }
 
     #[test]

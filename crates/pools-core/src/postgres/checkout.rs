@@ -42,7 +42,7 @@ use super::{
 use crate::{
     admission::{Permit, Refused},
     holders::{Leases, Record},
-    resilience::Backoff,
+    resilience::{Backoff, deadline, outgoing},
     stats::{CloseReason, Outcome},
 };
 
@@ -95,6 +95,7 @@ impl Shared {
         started: Instant,
         site: &'static Location<'static>,
     ) -> Result<(Parts, Instant), PgError> {
+        outgoing::begin().await;
         let (permit, now) = match self.gate.try_enter() {
             // It took no time, so there is no need to ask how much.
             Ok(Some(permit)) => (permit, started),
@@ -104,7 +105,8 @@ impl Shared {
     }
 
     fn wait(&self, started: Instant) -> BoxFuture<'_, Result<Permit, PgError>> {
-        let entered = self.gate.enter(started + self.config.timeout);
+        let latest = started + self.config.timeout;
+        let entered = self.gate.enter(deadline::current().map_or(latest, |deadline| deadline.min(latest)));
         Box::pin(async move {
             entered.await.map_err(|refused| match refused {
                 Refused::QueueFull { waiting } => PgError::QueueFull { waiting },

@@ -29,6 +29,7 @@ use super::{
     error::PgError,
     lease::{Lease, at_most_one, exactly_one},
 };
+use crate::resilience::{deadline, outgoing};
 
 /// Statements at a time on one member before the next one is opened: few round trips' worth, so that a lone
 /// caller never opens two connections.
@@ -121,6 +122,7 @@ impl Lane {
         if !begins_with(sql, &ALONE) {
             return Err(PgError::NotAlone);
         }
+        outgoing::begin().await;
         let started = Instant::now();
         loop {
             let Members { best, vacant } = self.pool.members(started);
@@ -139,8 +141,9 @@ impl Lane {
                 // Without members the lane is an acquire per statement.
                 (None, None) => return self.acquire().await,
             };
-            let deadline = started + self.pool.config.timeout;
-            let Ok(_first) = timeout_at(deadline, member.acquiring.lock()).await else {
+            let latest = started + self.pool.config.timeout;
+            let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+            let Ok(_first) = timeout_at(latest, member.acquiring.lock()).await else {
                 return Err(self.pool.exhausted(started));
             };
             if self.pool.usable(member, Instant::now()).is_none() {

@@ -35,6 +35,7 @@ use crate::{
     admission::{Admission, Permit, Refused},
     holders::{HolderGuard, Holders},
     pool::PoolKind,
+    resilience::{deadline, outgoing},
     stats::{CloseReason, Outcome},
 };
 
@@ -159,6 +160,7 @@ impl Shared {
         self: &Arc<Self>,
         site: &'static Location<'static>,
     ) -> Result<Lease, RedisError> {
+        outgoing::begin().await;
         let started = Instant::now();
         let mut attempt = Attempt { shared: self, started, outcome: Outcome::Cancelled };
         let result = self.enter(site, started).await;
@@ -181,7 +183,9 @@ impl Shared {
         let lanes = &self.lanes;
         let exhausted =
             |waited| RedisError::Exhausted { max: lanes.limit(), waited, longest: lanes.holders.longest() };
-        let permit = lanes.gate.enter(started + lanes.wait).await.map_err(|refused| match refused {
+        let latest = started + lanes.wait;
+        let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+        let permit = lanes.gate.enter(latest).await.map_err(|refused| match refused {
             Refused::QueueFull { waiting } => RedisError::QueueFull { waiting },
             Refused::TimedOut { waited } => exhausted(waited),
             Refused::Closed => RedisError::Closed,

@@ -69,6 +69,7 @@ use crate::{
     health::{Health, HealthCell},
     pool::{Drained, Pool, PoolKind},
     redact::{ExposeSecret, printed_url},
+    resilience::{deadline, outgoing},
     stats::{Recorder, Snapshot},
     tasks::Tasks,
 };
@@ -317,18 +318,23 @@ impl Shared {
             self.state.lock().commands.add(End::NotSent);
             return Err(refusal);
         }
+        outgoing::begin().await;
+        let left = deadline::current().map(|by| by.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(self.command_timeout, |left| left.min(self.command_timeout));
         let (mut conn, generation) = self.state.lock().enter()?;
         let mut call = Call { shared: self, generation, sent: Instant::now(), end: End::Cancelled };
         let answer = match request {
-            Request::One(command) => timeout(self.command_timeout, command.query_async(&mut conn)).await,
-            Request::Many(pipeline) => timeout(self.command_timeout, pipeline.query_async(&mut conn)).await,
+            Request::One(command) => timeout(limit, command.query_async(&mut conn)).await,
+            Request::Many(pipeline) => timeout(limit, pipeline.query_async(&mut conn)).await,
         };
         let result = match answer {
             Ok(answer) => answer.map_err(RedisError::of),
-            Err(_) => Err(RedisError::Timeout { after: self.command_timeout }),
+            Err(_) => Err(RedisError::Timeout { after: limit }),
         };
         call.end = match &result {
             Ok(_) => End::Answered,
+            // The request's time was up, which says nothing about the server.
+            Err(RedisError::Timeout { after }) if *after < self.command_timeout => End::Cancelled,
             Err(RedisError::Timeout { .. }) => End::TimedOut,
             Err(RedisError::Lost(_)) => End::Lost,
             Err(RedisError::Refused { code, .. }) if **code == *"READONLY" => End::ReadOnly,

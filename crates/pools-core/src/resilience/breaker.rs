@@ -35,12 +35,13 @@ pub struct Breaker {
     pause: Duration,
     failures: u32,
     state: BreakerState,
+    epoch: u64,
 }
 
 impl Breaker {
     /// Opens after `threshold` failures in a row, for `pause`.
     pub fn new(threshold: u32, pause: Duration) -> Self {
-        Self { threshold, pause, failures: 0, state: BreakerState::Closed }
+        Self { threshold, pause, failures: 0, state: BreakerState::Closed, epoch: 0 }
     }
 
     /// Whether a call may be sent now. `Err` holds the time to wait. When it passes half-open, the caller is
@@ -55,7 +56,7 @@ impl Breaker {
                 Err(until - now)
             }
             _ => {
-                self.state = BreakerState::HalfOpen { until: now + self.pause };
+                self.enter(BreakerState::HalfOpen { until: now + self.pause });
                 Ok(())
             }
         }
@@ -65,7 +66,9 @@ impl Breaker {
     pub fn succeed(&mut self) -> bool {
         self.failures = 0;
         let news = self.state != BreakerState::Closed;
-        self.state = BreakerState::Closed;
+        if news {
+            self.enter(BreakerState::Closed);
+        }
         news
     }
 
@@ -76,8 +79,26 @@ impl Breaker {
         if was_closed && self.failures < self.threshold {
             return false;
         }
-        self.state = BreakerState::Open { until: now + self.pause };
+        self.enter(BreakerState::Open { until: now + self.pause });
         was_closed
+    }
+
+    /// A call learnt nothing about the other side. If it was the probe, the next caller is.
+    pub fn abstain(&mut self, now: Instant) {
+        if matches!(self.state, BreakerState::HalfOpen { .. }) {
+            self.enter(BreakerState::Open { until: now });
+        }
+    }
+
+    /// Changes with the state. A call that passed in another epoch says nothing about this one: one sent before the
+    /// breaker opened must neither close it nor speak for the probe.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn enter(&mut self, state: BreakerState) {
+        self.epoch += 1;
+        self.state = state;
     }
 
     /// Where it stands.

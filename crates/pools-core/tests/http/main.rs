@@ -4,11 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod body;
+mod breaker;
+mod decoding;
 mod drain;
 mod framing;
+mod policy;
 mod queue;
+mod rate;
+mod redirect;
 mod reuse;
 mod stale;
 mod support;
 mod time;
 mod tls;
+mod unix;
+mod upload;

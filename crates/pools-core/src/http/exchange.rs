@@ -1,0 +1,187 @@
+//! One exchange: wait for a connection, send, head; again on a fresh connection when the old one was stale.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use ::http::{
+    HeaderValue, Method, Request, Response as Head, Uri, Version,
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, RANGE, USER_AGENT},
+};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    decoding::ACCEPTED,
+    error::{At, HttpError, is_stale},
+    lease::{Lease, Order},
+    request::RequestBuilder,
+    response::Response,
+    state::Ask,
+    target::Target,
+    upload::{Progress, Upload},
+    upstream::Passage,
+};
+use crate::stats::CloseReason;
+
+/// Some servers refuse requests without one.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
+
+impl RequestBuilder {
+    /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
+    pub(super) async fn attempt(&self, passage: &mut Passage, first: u32) -> Result<Response, HttpError> {
+        let target = self.target.clone()?;
+        let may_repeat = self.may_go_again() && !passage.has_turn();
+        let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
+        self.body.check_if_empty().await.map_err(refused)?;
+        let wait =
+            self.wait_timeout.map_or(self.pool.0.config.timeout, |wait| wait.min(self.pool.0.config.timeout));
+        let patience = Instant::now() + wait;
+        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let mut ask = Ask::Any;
+        let mut attempt = first;
+        loop {
+            let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
+            let mut lease = self.pool.0.acquire(&order).await?;
+            lease.place = passage.place();
+            passage.sent();
+            let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
+            match self.exchange(lease, &target, &at).await {
+                Ok(response) => return Ok(response),
+                Err(Failed::NotSent) => ask = ask.max(Ask::Again),
+                Err(Failed::Stale(_)) if may_repeat && attempt == first && self.body.is_whole() => {
+                    self.count_stale_retry();
+                    ask = Ask::Fresh;
+                    attempt += 1;
+                }
+                Err(Failed::Stale(error) | Failed::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    pub(super) fn count_stale_retry(&self) {
+        self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    async fn exchange(&self, mut lease: Lease, target: &Target, at: &At) -> Result<Response, Failed> {
+        let reused = lease.reused;
+        // The last exchange may be complete for its caller a moment before hyper is ready for the next.
+        if let Err(cause) = lease.conn().send.ready().await {
+            lease.close(CloseReason::Peer);
+            let closed = HttpError::Truncated { at: at.clone(), cause: Arc::new(cause) };
+            return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
+        }
+        let wire = Arc::clone(&lease.conn().wire);
+        let (read_before, written_before) = (wire.read(), wire.written());
+        let mut sent = pin!(lease.conn().send.try_send_request(self.message(target)));
+        lease.begin();
+        let upload = Progress::new(wire, written_before, &self.body);
+        let head = match self.head(sent.as_mut(), &upload, at).await {
+            Ok(head) => head,
+            Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
+            Err(HeadError::Hyper(mut error)) => {
+                let unsent = error.take_message().is_some();
+                let untouched = unsent || upload.wire.read() == read_before;
+                let cause = error.into_error();
+                if self.pool.0.state.lock().is_cut() {
+                    return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
+                }
+                if let Some(cause) = upload.failure() {
+                    lease.close(CloseReason::Unfinished);
+                    return Err(Failed::Other(HttpError::Upload { at: at.clone(), cause }));
+                }
+                if reused && untouched && is_stale(&cause) {
+                    lease.stale(&target.key);
+                    let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
+                    return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
+                }
+                lease.close(CloseReason::Broken);
+                return Err(Failed::Other(HttpError::broken(at.clone(), cause)));
+            }
+        };
+        Response::new(head, lease, at.clone(), upload, self.deadline, self.decodes()).map_err(Failed::Other)
+    }
+
+    /// Whether the pool chooses how the body is encoded. A range counts bytes of one encoding, the server's choice.
+    fn decodes(&self) -> bool {
+        self.decode && !self.headers.contains_key(ACCEPT_ENCODING) && !self.headers.contains_key(RANGE)
+    }
+
+    fn message(&self, target: &Target) -> Request<Upload> {
+        let mut message = Request::new(self.body.upload());
+        *message.method_mut() = self.method.clone();
+        *message.version_mut() = Version::HTTP_11;
+        *message.uri_mut() = Uri::from(target.path.clone());
+        let headers = message.headers_mut();
+        headers.reserve(self.headers.len() + 4);
+        headers.insert(HOST, target.host_header.clone());
+        headers.insert(USER_AGENT, AGENT);
+        if self.decodes() {
+            headers.insert(ACCEPT_ENCODING, ACCEPTED);
+        }
+        if self.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+            // hyper leaves it out, and some servers answer 411 then.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        for (name, value) in &self.headers {
+            if *name == HOST || *name == USER_AGENT {
+                headers.insert(name, value.clone());
+            } else {
+                headers.append(name, value.clone());
+            }
+        }
+        message
+    }
+
+    /// Waits for the head, as long as the three limits allow.
+    async fn head<F>(
+        &self,
+        mut sent: Pin<&mut F>,
+        upload: &Progress,
+        at: &At,
+    ) -> Result<Head<Incoming>, HeadError>
+    where
+        F: Future<Output = Result<Head<Incoming>, TrySendError<Request<Upload>>>>,
+    {
+        let silence = self.pool.0.config.timeout;
+        let began = Instant::now();
+        let mut next = began + self.head_timeout.map_or(silence, |limit| limit.min(silence));
+        next = self.deadline.map_or(next, |deadline| deadline.min(next));
+        let mut timer = pin!(sleep_until(next));
+        loop {
+            tokio::select! {
+                biased;
+                answered = sent.as_mut() => return answered.map_err(|error| HeadError::Hyper(Box::new(error))),
+                () = timer.as_mut() => {}
+            }
+            let now = Instant::now();
+            // While an upload moves, the head is not late.
+            let moved_at = upload.wire.moved_at().max(began);
+            let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
+            let head_ends = self.head_timeout.map(|limit| asked_at + limit);
+            let ends = [Some(moved_at + silence), head_ends].into_iter().flatten().min().unwrap_or(now);
+            if self.deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(HeadError::TimedOut(HttpError::Deadline { at: at.clone(), phase: "head" }));
+            }
+            if ends <= now {
+                return Err(HeadError::TimedOut(HttpError::Head { at: at.clone(), after: now - began }));
+            }
+            timer.as_mut().reset(self.deadline.map_or(ends, |deadline| deadline.min(ends)));
+        }
+    }
+}
+
+/// Why an exchange failed, as the retry sees it.
+enum Failed {
+    /// The server cannot have seen it, and the connection was not new.
+    NotSent,
+    /// The server closed an idle connection meanwhile; it may have seen the request.
+    Stale(HttpError),
+    Other(HttpError),
+}
+
+enum HeadError {
+    TimedOut(HttpError),
+    Hyper(Box<TrySendError<Request<Upload>>>),
+}

@@ -1,0 +1,54 @@
+//! How long the incoming request that a task works for may still take, handed down without a parameter.
+//!
+//! ```text
+//!  web: scope(deadline, refused?) ─► handler ─► service ─► client ─► pool: earliest(own) ─► the call's deadline
+//! ```
+//!
+//! A scope inside another can only shorten it. What is spawned leaves it: background work has limits of its own. The pools
+//! take what is left as the default of every call; a caller that names an earlier time keeps it.
+//!
+//! **Cancel safety**: a scope holds nothing.
+
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static DEADLINE: Instant;
+}
+
+/// Runs `work`, whose outgoing calls end by `deadline`, or by that of the scope around it when that is earlier.
+pub async fn scope<F: Future>(deadline: Instant, work: F) -> F::Output {
+    DEADLINE.scope(earliest(Some(deadline)).unwrap_or(deadline), work).await
+}
+
+/// By when the request of the current task must be answered; `None` outside of a request.
+pub fn current() -> Option<Instant> {
+    DEADLINE.try_with(|deadline| *deadline).ok()
+}
+
+/// The earlier of a call's own deadline and the request's.
+pub fn earliest(own: Option<Instant>) -> Option<Instant> {
+    [own, current()].into_iter().flatten().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scope_inside_another_can_only_shorten_it_and_a_spawned_task_leaves_it() {
+        let now = Instant::now();
+        let (soon, later) = (now + Duration::from_secs(1), now + Duration::from_secs(2));
+        assert_eq!((current(), earliest(None), earliest(Some(later))), (None, None, Some(later)));
+        scope(soon, async {
+            assert_eq!((current(), earliest(None)), (Some(soon), Some(soon)));
+            assert_eq!((earliest(Some(later)), earliest(Some(now))), (Some(soon), Some(now)));
+            scope(later, async { assert_eq!(current(), Some(soon)) }).await;
+            scope(now, async { assert_eq!(current(), Some(now)) }).await;
+            assert_eq!(tokio::spawn(async { current() }).await.unwrap(), None);
+        })
+        .await;
+        assert_eq!(current(), None);
+    }
+}

@@ -5,7 +5,10 @@ use chrono::Utc;
 use pools_core::{chain::ChainPool, health::HealthState, redis::RedisPool};
 use serde_json::json;
 
-use crate::{liquidation::service::LiquidationService, ml::monitor::MlMonitor};
+use crate::{
+    chatbot::service::ChatService, ipfs::service::IpfsService, liquidation::service::LiquidationService,
+    ml::monitor::MlMonitor, wallet::etherscan::EtherscanClient,
+};
 
 /// What `/health` looks at.
 #[derive(Clone, Debug)]
@@ -18,6 +21,12 @@ pub struct Surroundings {
     pub ml: MlMonitor,
     /// The bot, if it is configured.
     pub liquidation: Option<LiquidationService>,
+    /// Etherscan, if it is configured.
+    pub etherscan: Option<EtherscanClient>,
+    /// Pinata.
+    pub ipfs: IpfsService,
+    /// Gemini.
+    pub chat: ChatService,
 }
 
 /// The route.
@@ -28,14 +37,17 @@ pub fn configure(config: &mut web::ServiceConfig) {
 async fn health(surroundings: web::Data<Surroundings>) -> HttpResponse {
     let liquidation =
         surroundings.liquidation.as_ref().map_or(HealthState::NotConfigured, LiquidationService::health);
+    let (pinata, gemini) = tokio::join!(surroundings.ipfs.health(), surroundings.chat.health());
+    let etherscan =
+        surroundings.etherscan.as_ref().map_or(HealthState::NotConfigured, EtherscanClient::health);
     let services = [
         ("redis", surroundings.redis.health().state),
         ("chain", surroundings.chain.health().state),
         ("ml", surroundings.ml.state()),
         ("liquidation", liquidation),
-        ("etherscan", HealthState::NotConfigured),
-        ("pinata", HealthState::NotConfigured),
-        ("gemini", HealthState::NotConfigured),
+        ("etherscan", etherscan),
+        ("pinata", pinata),
+        ("gemini", gemini),
     ];
     let degraded = services.iter().any(|(_, state)| *state == HealthState::Down);
     let services: serde_json::Map<_, _> =

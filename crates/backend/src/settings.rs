@@ -6,8 +6,10 @@ use pools_core::{
     config::{chain::ChainConfig, http::HttpConfig, redis::RedisConfig},
     redact::SecretString,
     settings::{Section, StartError, Values, optional_secret, optional_text, port, seconds, text},
-    web::{ServiceConfig, healthcheck_command, is_healthcheck},
+    web::{LimitConfig, ServiceConfig, healthcheck_command, is_healthcheck},
 };
+
+use crate::wallet::etherscan::EtherscanConfig;
 
 pools_core::settings! {
     /// Knobs of the backend alone.
@@ -22,8 +24,36 @@ pools_core::settings! {
         pub liquidator_key: Option<SecretString> = optional_secret("LIQUIDATOR_PRIVATE_KEY", "hex key");
         /// Time between two liquidation scans.
         pub liquidation_interval: Duration = seconds("LIQUIDATION_INTERVAL", 10, 1..=86_400);
+        /// How long a wallet's transactions stay in the cache.
+        pub tx_history_ttl: Duration = seconds("TX_HISTORY_TTL", 300, 1..=86_400);
+        /// How long a wallet's tokens stay in the cache.
+        pub token_balances_ttl: Duration = seconds("TOKEN_BALANCES_TTL", 300, 1..=86_400);
+        /// How long a credit score stays in the cache.
+        pub credit_score_ttl: Duration = seconds("CREDIT_SCORE_TTL", 300, 1..=86_400);
         /// How long analytics results stay in the cache.
         pub analytics_ttl: Duration = seconds("ANALYTICS_TTL", 600, 1..=86_400);
+    }
+}
+
+pools_core::settings! {
+    /// Where third parties are, and the keys to them. Without its key a feature answers 503.
+    pub struct UpstreamConfig in "Upstreams" {
+        /// Pinata's API.
+        pub pinata_url: String = text("PINATA_URL", "URL", "https://api.pinata.cloud");
+        /// Where Pinata takes files, with `PINATA_JWT`.
+        pub pinata_upload_url: String = text("PINATA_UPLOAD_URL", "URL", "https://uploads.pinata.cloud");
+        /// Key for Pinata's legacy API, with `PINATA_SECRET_KEY`.
+        pub pinata_api_key: Option<SecretString> = optional_secret("PINATA_API_KEY", "key");
+        /// The other half of `PINATA_API_KEY`.
+        pub pinata_secret_key: Option<SecretString> = optional_secret("PINATA_SECRET_KEY", "key");
+        /// Token for Pinata's V3 API, which is used when it is set. Files of one API are unknown to the other.
+        pub pinata_jwt: Option<SecretString> = optional_secret("PINATA_JWT", "token");
+        /// Gemini's API.
+        pub gemini_url: String = text("GEMINI_URL", "URL", "https://generativelanguage.googleapis.com");
+        /// Key for Gemini.
+        pub gemini_api_key: Option<SecretString> = optional_secret("GEMINI_API_KEY", "key");
+        /// The model that answers in the chat.
+        pub gemini_model: String = text("GEMINI_MODEL", "name", "gemini-2.5-flash");
     }
 }
 
@@ -32,8 +62,14 @@ pools_core::settings! {
 pub struct Settings {
     /// The backend's own.
     pub backend: BackendConfig,
+    /// Third parties.
+    pub upstreams: UpstreamConfig,
     /// Those of every service.
     pub service: ServiceConfig,
+    /// How often an address may ask.
+    pub limits: LimitConfig,
+    /// Calls to Etherscan.
+    pub etherscan: EtherscanConfig,
     /// HTTP pool.
     pub http: HttpConfig,
     /// Chain pool.
@@ -64,7 +100,7 @@ impl Task {
         environment: BTreeMap<String, String>,
     ) -> Result<Self, StartError> {
         let command = clap::Command::new("backend")
-            .about("HTTP API of the lending platform: contract reads, liquidation, risk predictions")
+            .about("HTTP API of the lending platform: contract reads, credit scores, liquidation, risk predictions")
             .version(env!("CARGO_PKG_VERSION"))
             .subcommand(healthcheck_command());
         let (values, matches) = Values::from_args(command, &sections(), args, environment)?;
@@ -74,7 +110,10 @@ impl Task {
         }
         Ok(Self::Serve(Box::new(Settings {
             backend,
+            upstreams: UpstreamConfig::read(&values)?,
             service: ServiceConfig::read(&values)?,
+            limits: LimitConfig::read(&values)?,
+            etherscan: EtherscanConfig::read(&values)?,
             http: HttpConfig::read(&values)?,
             chain: ChainConfig::read(&values)?,
             redis: RedisConfig::read(&values)?,
@@ -86,7 +125,10 @@ impl Task {
 pub fn sections() -> Vec<Section> {
     vec![
         BackendConfig::section(),
+        UpstreamConfig::section(),
         ServiceConfig::section(),
+        LimitConfig::section(),
+        EtherscanConfig::section(),
         HttpConfig::section(),
         ChainConfig::section(),
         RedisConfig::section(),

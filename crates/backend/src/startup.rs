@@ -6,7 +6,7 @@ use actix_web::web;
 use pools_core::{
     cache::{Cache, CacheConfig},
     chain::{Address, ChainError, ChainPool, parse_address},
-    http::HttpPool,
+    http::{HttpError, HttpPool},
     redact::{ExposeSecret, printed_url},
     redis::{RedisError, RedisPool},
     registry::Registry,
@@ -16,12 +16,31 @@ use pools_core::{
 };
 
 use crate::{
+    analytics::{self, service::AnalyticsService},
+    chatbot::{
+        self,
+        client::{GeminiClient, GeminiSetting},
+        service::ChatService,
+    },
     contracts::{self, client::ContractClient, service::ContractService},
+    credit_score::{self, service::ScoreService},
     health::{self, Surroundings},
+    ipfs::{
+        self,
+        client::{BadUrl, Credentials, PinataClient},
+        service::IpfsService,
+    },
     liquidation::{self, client::LiquidatorClient, routes::Bot, service::LiquidationService},
+    matching::{self, client::BookClient, service::MatchingService},
     ml::{self, client::MlClient, monitor::MlMonitor},
     pools::{self, Pools},
     settings::Settings,
+    wallet::{
+        self,
+        client::NodeClient,
+        etherscan::EtherscanClient,
+        service::{Ttls, WalletService},
+    },
 };
 
 /// Why the service does not start. A server that is away is not among the reasons.
@@ -37,9 +56,18 @@ pub enum RunError {
     /// Correct `LOANVERSE_CONTRACT_ADDRESS`.
     #[error("LOANVERSE_CONTRACT_ADDRESS: {0:?} is not an address (0x and 40 hex digits, EIP-55 where mixed)")]
     Contract(String),
+    /// Correct `ETHERSCAN_URL`.
+    #[error("ETHERSCAN_URL is not accepted")]
+    Etherscan(#[source] HttpError),
     /// Correct `LIQUIDATOR_PRIVATE_KEY`.
     #[error("LIQUIDATOR_PRIVATE_KEY is not accepted")]
     Key(#[source] ChainError),
+    /// Correct `PINATA_URL` or `PINATA_UPLOAD_URL`.
+    #[error(transparent)]
+    Pinata(#[from] BadUrl),
+    /// Correct `GEMINI_URL` or `GEMINI_MODEL`.
+    #[error(transparent)]
+    Gemini(#[from] GeminiSetting),
     /// Free the port, or choose another with `PORT`.
     #[error("port {port} cannot be listened on: free it or set PORT")]
     Listen {
@@ -50,6 +78,9 @@ pub enum RunError {
         cause: io::Error,
     },
 }
+
+/// What costs an upstream money or the chain a transaction.
+const COSTLY: [&str; 3] = ["/api/ml", "/api/ipfs", "/api/liquidation"];
 
 /// Runs the service until it was told to stop. Returns the exit code.
 ///
@@ -66,8 +97,8 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         port,
         jobs,
         pools: registry,
-        delay: settings.service.shutdown_delay,
-        timeout: settings.service.shutdown_timeout,
+        limits: settings.limits.limits(&COSTLY),
+        config: settings.service,
         warm_up: Box::pin(async {}),
     };
     let routes = move |config: &mut web::ServiceConfig| features.configure(config);
@@ -78,7 +109,13 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
 #[derive(Clone)]
 struct Features {
     contracts: ContractService,
+    wallets: WalletService,
+    scores: ScoreService,
+    analytics: AnalyticsService,
+    matching: MatchingService,
     ml: MlClient,
+    ipfs: IpfsService,
+    chat: ChatService,
     bot: Bot,
     surroundings: Surroundings,
     pools: Pools,
@@ -89,7 +126,13 @@ impl Features {
     fn configure(&self, config: &mut web::ServiceConfig) {
         config
             .app_data(web::Data::new(self.contracts.clone()))
+            .app_data(web::Data::new(self.wallets.clone()))
+            .app_data(web::Data::new(self.scores.clone()))
+            .app_data(web::Data::new(self.analytics.clone()))
+            .app_data(web::Data::new(self.matching.clone()))
             .app_data(web::Data::new(self.ml.clone()))
+            .app_data(web::Data::new(self.ipfs.clone()))
+            .app_data(web::Data::new(self.chat.clone()))
             .app_data(web::Data::new(self.bot.clone()))
             .app_data(web::Data::new(self.surroundings.clone()))
             .app_data(web::Data::new(self.pools.clone()))
@@ -97,8 +140,14 @@ impl Features {
             .configure(health::configure)
             .configure(pools::configure)
             .configure(contracts::routes::configure)
+            .configure(wallet::routes::configure)
+            .configure(credit_score::routes::configure)
+            .configure(analytics::routes::configure)
+            .configure(matching::routes::configure)
             .configure(liquidation::routes::configure)
-            .configure(ml::routes::configure);
+            .configure(ml::routes::configure)
+            .configure(ipfs::routes::configure)
+            .configure(chatbot::routes::configure);
     }
 }
 
@@ -111,8 +160,16 @@ fn wire(settings: &Settings, jobs: &Tasks) -> Result<(Features, Arc<Registry>), 
 
     let contract = contract(settings, &chain)?;
     let liquidation = start_bot(settings, &chain, contract.as_ref(), jobs)?;
+    let analytics_ttl = settings.backend.analytics_ttl;
+    let analytics = AnalyticsService::new(contract.clone(), cache.clone(), analytics_ttl);
+    let contracts = ContractService::new(contract, cache.clone(), analytics_ttl);
+    let etherscan = etherscan(settings, &http, jobs)?;
+    let wallets = wallets(settings, etherscan.clone(), &chain, contracts.clone(), &cache);
+    let scores = ScoreService::new(wallets.clone(), cache.clone(), settings.backend.credit_score_ttl);
     let ml = MlClient::new(http.clone(), &settings.backend.ml_service_url);
     let monitor = MlMonitor::start(ml.clone(), jobs);
+    let ipfs = ipfs(settings, &http, jobs)?;
+    let chat = chat(settings, &http, jobs)?;
 
     let registry = Arc::new(registry(&http, &chain, &redis, &cache, liquidation.as_ref()));
     let bot = Bot {
@@ -121,10 +178,24 @@ fn wire(settings: &Settings, jobs: &Tasks) -> Result<(Features, Arc<Registry>), 
         rpc_url: shown_urls(settings.chain.url.expose_secret()),
     };
     let features = Features {
-        contracts: ContractService::new(contract, cache, settings.backend.analytics_ttl),
+        contracts,
+        wallets,
+        scores,
+        analytics,
+        matching: MatchingService::new(BookClient::new(ml.clone())),
         ml,
+        ipfs: ipfs.clone(),
+        chat: chat.clone(),
         bot,
-        surroundings: Surroundings { redis: redis.clone(), chain: chain.clone(), ml: monitor, liquidation },
+        surroundings: Surroundings {
+            redis: redis.clone(),
+            chain: chain.clone(),
+            ml: monitor,
+            liquidation,
+            etherscan,
+            ipfs,
+            chat,
+        },
         pools: Pools { http, chain, redis, registry: Arc::clone(&registry) },
         admin: AdminToken(settings.service.admin_token.clone()),
     };
@@ -150,10 +221,67 @@ fn registry(
     registry
 }
 
+fn ipfs(settings: &Settings, http: &HttpPool, jobs: &Tasks) -> Result<IpfsService, RunError> {
+    let upstreams = &settings.upstreams;
+    let keys = (&upstreams.pinata_jwt, &upstreams.pinata_api_key, &upstreams.pinata_secret_key);
+    let credentials = match keys {
+        (Some(jwt), _, _) => Ok(Credentials::Jwt(jwt.clone())),
+        (None, Some(key), Some(secret)) => Ok(Credentials::Keys { key: key.clone(), secret: secret.clone() }),
+        (None, Some(_), None) => Err("PINATA_SECRET_KEY"),
+        (None, None, Some(_)) => Err("PINATA_API_KEY"),
+        (None, None, None) => Err("PINATA_JWT, or PINATA_API_KEY with PINATA_SECRET_KEY,"),
+    };
+    let client = |credentials| {
+        PinataClient::new(http, &upstreams.pinata_url, &upstreams.pinata_upload_url, credentials)
+    };
+    let pinata = match credentials {
+        Ok(credentials) => Ok(client(credentials)?),
+        Err(missing) => Err(missing),
+    };
+    Ok(IpfsService::new(pinata, jobs))
+}
+
+fn chat(settings: &Settings, http: &HttpPool, jobs: &Tasks) -> Result<ChatService, RunError> {
+    let upstreams = &settings.upstreams;
+    let model = upstreams.gemini_model.as_str();
+    let client = |key| GeminiClient::new(http.clone(), &upstreams.gemini_url, model, key);
+    let gemini = upstreams.gemini_api_key.clone().map(client).transpose()?;
+    Ok(ChatService::new(gemini, model, jobs))
+}
+
 fn contract(settings: &Settings, chain: &ChainPool) -> Result<Option<ContractClient>, RunError> {
     let Some(text) = settings.backend.contract.as_deref() else { return Ok(None) };
     let address = parse_address(text).ok_or_else(|| RunError::Contract(text.to_owned()))?;
     Ok(Some(ContractClient::new(chain.provider(), address)))
+}
+
+fn etherscan(
+    settings: &Settings,
+    http: &HttpPool,
+    jobs: &Tasks,
+) -> Result<Option<EtherscanClient>, RunError> {
+    let config = &settings.etherscan;
+    let client = EtherscanClient::new(http.clone(), config, jobs).map_err(RunError::Etherscan)?;
+    match client {
+        Some(_) => {
+            tracing::info!(url = printed_url(&config.url), rps = config.rps, "Etherscan is configured")
+        }
+        None => tracing::info!("wallets are known by their loans alone: ETHERSCAN_API_KEY is not set"),
+    }
+    Ok(client)
+}
+
+fn wallets(
+    settings: &Settings,
+    etherscan: Option<EtherscanClient>,
+    chain: &ChainPool,
+    contracts: ContractService,
+    cache: &Cache,
+) -> WalletService {
+    let backend = &settings.backend;
+    let ttls = Ttls { history: backend.tx_history_ttl, balances: backend.token_balances_ttl };
+    let chain_id = Some(u64::from(settings.etherscan.chain_id)).filter(|id| *id != 0);
+    WalletService::new(etherscan, NodeClient::new(chain.provider()), contracts, cache.clone(), ttls, chain_id)
 }
 
 /// Tells operators once how the first connection to Redis ended; the pool itself logs what changes later.

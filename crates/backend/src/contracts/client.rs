@@ -7,8 +7,9 @@ use std::sync::{Arc, LazyLock};
 use pools_core::chain::{Address, Block, Call, ChainError, Function, Provider, Token, U256, keccak};
 
 use super::{
+    borrower::CreditRecord,
     error::ContractError,
-    model::{Loan, UsdValues},
+    model::{Loan, SupportedToken, UsdValues},
 };
 
 /// Declares the functions of the contract that are read here.
@@ -24,8 +25,14 @@ functions! {
     LOANS = "function loans(uint256 id) view returns (uint256 id, address borrower, uint256 tokenId, uint256 collateralTokenId, uint256 amount, uint256 amountFunded, uint256 collateralAmount, uint256 interestRate, uint256 duration, uint256 minContribution, uint256 fundingDeadline, uint256 createdAt, uint256 fundedAt, uint256 dueDate, uint8 status, string ipfsDocumentHash, uint256 riskScore, uint256 liquidationThreshold, uint256 totalRepaid, uint256 earlyRepaymentPenalty)";
     USD_VALUE = "function calculateUSDValue(uint256 tokenId, uint256 amount) view returns (uint256)";
     ACTIVE_REQUESTS = "function getActiveLoanRequests() view returns (uint256[])";
+    NEXT_TOKEN_ID = "function nextTokenId() view returns (uint256)";
+    CREDIT_SCORES = "function creditScores(address borrower) view returns (uint256 score, uint256 totalLoansCount, uint256 repaidLoansCount, uint256 defaultedLoansCount, uint256 totalBorrowed, uint256 totalRepaid, uint256 lastUpdated)";
+    BORROWER_LOANS = "function borrowerLoans(address borrower, uint256 index) view returns (uint256)";
     SUPPORTED_TOKENS = "function supportedTokens(uint256 id) view returns (uint8 tokenType, address contractAddress, string symbol, uint8 decimals, bool isActive, address priceFeed)";
 }
+
+/// Entries of a borrower's list that are asked for at once: most have fewer.
+const LIST_WINDOW: u64 = 32;
 
 /// A block that reads are pinned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -77,9 +84,27 @@ impl ContractClient {
     /// # Errors
     /// The node failed or the address is not the contract's.
     pub async fn next_loan_id(&self, at: Head) -> Result<u64, ContractError> {
-        let values = self.read(&NEXT_LOAN_ID, Vec::new(), at).await?;
+        self.count(&NEXT_LOAN_ID, "nextLoanId", at).await
+    }
+
+    /// Tokens have the ids from 0 to the one before this.
+    ///
+    /// # Errors
+    /// The node failed or the address is not the contract's.
+    pub async fn next_token_id(&self, at: Head) -> Result<u64, ContractError> {
+        self.count(&NEXT_TOKEN_ID, "nextTokenId", at).await
+    }
+
+    async fn count(
+        &self,
+        function: &Arc<Function>,
+        name: &'static str,
+        at: Head,
+    ) -> Result<u64, ContractError> {
+        let values = self.read(function, Vec::new(), at).await?;
         let next = values.into_iter().next().and_then(Token::into_uint);
-        next.and_then(|next| u64::try_from(next).ok()).ok_or(ContractError::NotTheContract("nextLoanId"))
+        let next = next.and_then(|next| u64::try_from(next).ok());
+        next.ok_or(ContractError::NotTheContract(name))
     }
 
     /// The loans with these ids, in their order, each with its own result.
@@ -117,6 +142,82 @@ impl ContractClient {
             .map(|_| {
                 let (loan, collateral) = (side("value of the loan"), side("value of the collateral"));
                 Ok(UsdValues { loan: loan?, collateral: collateral? })
+            })
+            .collect()
+    }
+
+    /// What sums of tokens are worth in USD with 8 decimals, in the order of `sums`: within, why the contract gives no
+    /// value; without, that the node failed.
+    pub async fn worth(
+        &self,
+        sums: &[(U256, U256)],
+        at: Head,
+    ) -> Vec<Result<Result<U256, String>, ContractError>> {
+        let calls = sums
+            .iter()
+            .map(|(token, amount)| self.call(&USD_VALUE, vec![Token::Uint(*token), Token::Uint(*amount)]));
+        let answers = self.provider.read_many(calls.collect(), Block::Number(at.number)).await;
+        let worth = answers.into_iter().map(|answer| match answer {
+            Err(cause) if cause.is_unavailable() => Err(ContractError::Chain(cause)),
+            answer => Ok(usd_value(answer)),
+        });
+        worth.collect()
+    }
+
+    /// The contract's own account of a borrower.
+    ///
+    /// # Errors
+    /// The node failed or the address is not the contract's.
+    pub async fn credit_record(&self, borrower: Address, at: Head) -> Result<CreditRecord, ContractError> {
+        let values = self.read(&CREDIT_SCORES, vec![Token::Address(borrower)], at).await?;
+        CreditRecord::from_tokens(values).ok_or(ContractError::NotTheContract("creditScores"))
+    }
+
+    /// Ids of a borrower's loans, of which there are at most `limit`.
+    ///
+    /// # Errors
+    /// The node failed or the address is not the contract's.
+    pub async fn loans_of(&self, borrower: Address, limit: u64, at: Head) -> Result<Vec<u64>, ContractError> {
+        const NOT_OURS: ContractError = ContractError::NotTheContract("borrowerLoans");
+        let mut ids = Vec::new();
+        let mut window = 0..LIST_WINDOW.min(limit);
+        while !window.is_empty() {
+            let calls = window
+                .clone()
+                .map(|index| self.call(&BORROWER_LOANS, vec![Token::Address(borrower), uint(index)]));
+            let answers = self.provider.read_many(calls.collect(), Block::Number(at.number)).await;
+            for answer in answers {
+                match answer {
+                    Ok(values) => {
+                        let id = values.into_iter().next().and_then(Token::into_uint);
+                        ids.push(id.and_then(|id| u64::try_from(id).ok()).ok_or(NOT_OURS)?);
+                    }
+                    // An array's getter has no other way to say that this is its end.
+                    Err(ChainError::Reverted { .. }) => return Ok(ids),
+                    Err(cause) => return Err(ContractError::Chain(cause)),
+                }
+            }
+            let end = window.end;
+            window = end..end.saturating_mul(4).min(limit);
+        }
+        Ok(ids)
+    }
+
+    /// The tokens with these ids, in their order, each with its own result.
+    pub async fn tokens(
+        &self,
+        ids: impl IntoIterator<Item = u64>,
+        at: Head,
+    ) -> Vec<Result<SupportedToken, ContractError>> {
+        let ids: Vec<_> = ids.into_iter().collect();
+        let calls = ids.iter().map(|id| self.call(&SUPPORTED_TOKENS, vec![uint(*id)])).collect();
+        let answers = self.provider.read_many(calls, Block::Number(at.number)).await;
+        ids.into_iter()
+            .zip(answers)
+            .map(|(id, answer)| {
+                let tokens = answer.map_err(ContractError::Chain)?;
+                SupportedToken::from_tokens(id, tokens)
+                    .ok_or(ContractError::NotTheContract("supportedTokens"))
             })
             .collect()
     }

@@ -28,6 +28,26 @@ pub enum ContractError {
     Panicked,
 }
 
+impl ContractError {
+    /// Whether the operator has named no contract.
+    pub fn is_not_configured(&self) -> bool {
+        match self {
+            Self::NotConfigured => true,
+            Self::Load(cause) => cause.is_not_configured(),
+            _ => false,
+        }
+    }
+
+    /// Its text with that of the node.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Chain(cause) => format!("{self}: {cause}"),
+            Self::Load(cause) => cause.reason(),
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl From<LoadError<ContractError>> for ContractError {
     fn from(error: LoadError<ContractError>) -> Self {
         match error {
@@ -48,13 +68,12 @@ fn problem(error: &ContractError) -> Problem {
         ContractError::NotConfigured => Problem::not_configured(error.to_string()),
         ContractError::NoSuchLoan(_) => Problem::not_found(error.to_string()),
         ContractError::NotTheContract(_) => Problem::bad_gateway(error.to_string()),
-        ContractError::Chain(cause) => chain_problem(cause),
+        ContractError::Chain(cause) => chain_problem(cause, error.reason()),
         ContractError::Load(cause) => problem(cause),
         ContractError::Panicked => Problem::internal(),
     }
 }
 
-fn chain_problem(cause: &ChainError) -> Problem {
-    let detail = format!("the chain cannot be read: {cause}");
+fn chain_problem(cause: &ChainError, detail: String) -> Problem {
     if cause.is_unavailable() { Problem::unavailable(detail) } else { Problem::bad_gateway(detail) }
 }

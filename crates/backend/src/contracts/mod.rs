@@ -1,5 +1,6 @@
 //! The lending contract, read through the chain pool and cached in Redis.
 
+pub mod borrower;
 pub mod client;
 pub mod error;
 pub mod model;

@@ -185,6 +185,48 @@ impl Loan {
     }
 }
 
+/// A token that can be lent or pledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupportedToken {
+    id: u64,
+    kind: u64,
+    address: Address,
+    symbol: String,
+    decimals: u64,
+    is_active: bool,
+    price_feed: Address,
+}
+
+impl SupportedToken {
+    /// From the six values of `supportedTokens(uint256)`. `None` when they are not such values.
+    pub fn from_tokens(id: u64, tokens: Vec<Token>) -> Option<Self> {
+        let mut values = tokens.into_iter();
+        let mut next = || values.next();
+        Some(Self {
+            id,
+            kind: u64::try_from(next()?.into_uint()?).ok()?,
+            address: next()?.into_address()?,
+            symbol: next()?.into_string()?,
+            decimals: u64::try_from(next()?.into_uint()?).ok()?,
+            is_active: next()?.into_bool()?,
+            price_feed: next()?.into_address()?,
+        })
+    }
+
+    /// Fields by the contract's names. ETH has no contract of its own.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id.to_string(),
+            "tokenType": self.kind,
+            "contractAddress": checksummed(self.address),
+            "symbol": self.symbol,
+            "decimals": self.decimals,
+            "isActive": self.is_active,
+            "priceFeed": checksummed(self.price_feed),
+        })
+    }
+}
+
 /// What both sides of a loan are worth, in USD with 8 decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsdValues {

@@ -8,6 +8,7 @@ use pools_core::{
 use serde::Serialize;
 
 use super::service::ContractService;
+use crate::address::WalletAddress;
 
 /// Says where an answer came from: `chain`, or the level of the cache that had it.
 const SOURCE: &str = "x-source";
@@ -16,6 +17,8 @@ const SOURCE: &str = "x-source";
 pub fn configure(config: &mut web::ServiceConfig) {
     config
         .service(web::resource("/api/loan-analytics/loan/{id}").route(web::get().to(loan)))
+        .service(web::resource("/api/loan-analytics/borrower/{address}").route(web::get().to(borrower)))
+        .service(web::resource("/api/loan-analytics/tokens").route(web::get().to(tokens)))
         .service(web::resource("/api/loan-analytics/active").route(web::get().to(active)));
 }
 
@@ -29,12 +32,28 @@ async fn active(contracts: web::Data<ContractService>) -> Result<HttpResponse, P
     Ok(answer(&contracts.active().await?))
 }
 
+async fn borrower(
+    address: web::Path<String>,
+    contracts: web::Data<ContractService>,
+) -> Result<HttpResponse, Problem> {
+    let cached = contracts.borrower(WalletAddress::in_path(&address)?.get()).await?;
+    Ok(from(cached.source, &cached.value.body))
+}
+
+async fn tokens(contracts: web::Data<ContractService>) -> Result<HttpResponse, Problem> {
+    Ok(answer(&contracts.tokens().await?))
+}
+
 fn answer<T: Serialize>(cached: &Cached<T>) -> HttpResponse {
-    let source = match cached.source {
+    from(cached.source, &cached.value)
+}
+
+fn from(source: Source, body: &impl Serialize) -> HttpResponse {
+    let source = match source {
         Source::Loaded => "chain",
         Source::Level1 => "memory",
         Source::Redis => "redis",
         Source::Stale => "stale",
     };
-    HttpResponse::Ok().insert_header((SOURCE, source)).json(&cached.value)
+    HttpResponse::Ok().insert_header((SOURCE, source)).json(body)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{http::StatusCode, web::Bytes};
+use http::Method;
 use pools_core::http::HttpPool;
 use tokio::time::Instant;
 
@@ -53,6 +54,16 @@ impl MlClient {
     /// No answer came.
     pub async fn post(&self, path: &str, body: Bytes) -> Result<Answer, MlError> {
         let request = self.http.post(&format!("{}{path}", self.base));
+        let request = request.header("content-type", "application/json").body(body);
+        Self::answer(request.deadline(Instant::now() + PATIENCE).send().await).await
+    }
+
+    /// `PUT path` with a JSON body.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn put(&self, path: &str, body: Bytes) -> Result<Answer, MlError> {
+        let request = self.http.request(Method::PUT, &format!("{}{path}", self.base));
         let request = request.header("content-type", "application/json").body(body);
         Self::answer(request.deadline(Instant::now() + PATIENCE).send().await).await
     }

@@ -38,6 +38,6 @@ async fn predict(
 }
 
 /// ml-api's answer with its status, media type and body.
-fn pass(answer: Answer) -> HttpResponse {
+pub fn pass(answer: Answer) -> HttpResponse {
     HttpResponse::build(answer.status).content_type(answer.content_type).body(answer.body)
 }

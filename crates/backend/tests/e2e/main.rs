@@ -6,9 +6,11 @@
     reason = "tests own their tasks, fail by panic and print what they measured"
 )]
 
+mod chatbot;
 mod config_doc;
 mod health_check;
 mod http_rules;
+mod ipfs;
 mod liquidation;
 mod loans;
 mod missing;

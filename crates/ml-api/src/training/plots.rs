@@ -2,7 +2,7 @@
 
 use super::{
     report::{HeldOut, Report},
-    svg::{BLUE, Chart, GREY, RED},
+    svg::{BLUE, Chart, Corner, GREY, RED, end_of_axis},
 };
 
 /// Bars of the score distribution.
@@ -10,6 +10,8 @@ const BARS: usize = 25;
 /// Points of a curve that still differ on a screen.
 const POINTS: usize = 500;
 const UNIT: (f64, f64) = (0.0, 1.0);
+/// Room for ticks and text beside the y axis.
+const BESIDE: f64 = 75.0;
 
 /// File names and SVG texts. Without held-out rows, only the coefficients: the rest is not known.
 pub(super) fn all(report: &Report) -> Vec<(&'static str, String)> {
@@ -26,12 +28,13 @@ pub(super) fn all(report: &Report) -> Vec<(&'static str, String)> {
 fn roc(held_out: &HeldOut, source: &str) -> String {
     let auc = held_out.metrics.roc_auc.map_or("unknown".to_owned(), |auc| format!("{auc:.4}"));
     let title = format!("ROC on {} held-out rows ({source} data), AUC {auc}", held_out.metrics.rows);
-    let mut chart = Chart::new(&title, 60.0, UNIT, UNIT);
-    chart.axes("share of repaid loans called defaults", "share of defaults found");
+    let mut chart = Chart::new(&title, BESIDE, UNIT, UNIT);
+    chart.axes("share of repaid loans called defaults (false alarms)", "share of defaults found");
     chart.x_ticks();
     chart.y_ticks();
-    chart.line(GREY, [(0.0, 0.0), (1.0, 1.0)]);
+    chart.reference((0.0, 0.0), (1.0, 1.0));
     chart.line(BLUE, roc_curve(&held_out.scored));
+    chart.keys(Corner::BottomRight, &[(BLUE, "the model"), (GREY, "guessing")]);
     chart.finish()
 }
 
@@ -61,17 +64,18 @@ fn roc_curve(scored: &[(f64, bool)]) -> Vec<(f64, f64)> {
 
 fn calibration(held_out: &HeldOut, source: &str) -> String {
     let title = format!("Calibration on {} held-out rows ({source} data)", held_out.metrics.rows);
-    let mut chart = Chart::new(&title, 60.0, UNIT, UNIT);
-    chart.axes("mean probability", "share that defaulted");
+    let mut chart = Chart::new(&title, BESIDE, UNIT, UNIT);
+    chart.axes("mean probability of default, by tenths", "share that defaulted");
     chart.x_ticks();
     chart.y_ticks();
-    chart.line(GREY, [(0.0, 0.0), (1.0, 1.0)]);
+    chart.reference((0.0, 0.0), (1.0, 1.0));
     let bins = held_out.calibration.iter();
     let points: Vec<_> = bins.filter_map(|bin| bin.mean_probability.zip(bin.default_rate)).collect();
     chart.line(BLUE, points.iter().copied());
     for (x, y) in points {
         chart.dot(BLUE, x, y);
     }
+    chart.keys(Corner::TopLeft, &[(BLUE, "the model"), (GREY, "probability = share")]);
     chart.finish()
 }
 
@@ -79,15 +83,19 @@ fn coefficients(report: &Report, source: &str) -> String {
     let pairs = report.model.coefficients_by_weight();
     let largest = pairs.iter().fold(f64::MIN_POSITIVE, |largest, pair| largest.max(pair.1.abs()));
     let title = format!("Coefficients of the standardised features ({source} data)");
-    let mut chart = Chart::new(&title, 175.0, (-largest, largest), (-(pairs.len() as f64), 0.0));
-    chart.axes("change of the log odds of default", "");
+    let end = end_of_axis(largest);
+    let rows = pairs.len() as f64;
+    let mut chart = Chart::new(&title, 190.0, (-end, end), (-rows, 0.0));
+    chart.axes("change of the log odds of default by one standard deviation", "");
     chart.x_ticks();
+    chart.line(GREY, [(0.0, 0.0), (0.0, -rows)]);
     for (place, (feature, coefficient)) in pairs.into_iter().enumerate() {
         let top = -(place as f64);
         let colour = if coefficient > 0.0 { RED } else { BLUE };
         chart.bar(colour, (0.0, top - 0.1), (coefficient, top - 0.9));
         chart.y_label(top - 0.5, feature.name());
     }
+    chart.keys(Corner::BottomRight, &[(RED, "raises the risk"), (BLUE, "lowers the risk")]);
     chart.finish()
 }
 
@@ -98,8 +106,8 @@ fn distribution(held_out: &HeldOut, source: &str) -> String {
     }
     let highest = counts.iter().flatten().copied().max().unwrap_or(0).max(1);
     let title = format!("Probabilities of {} held-out rows ({source} data)", held_out.metrics.rows);
-    let mut chart = Chart::new(&title, 60.0, UNIT, (0.0, f64::from(highest)));
-    chart.axes("probability of default", "rows");
+    let mut chart = Chart::new(&title, BESIDE, UNIT, (0.0, end_of_axis(f64::from(highest))));
+    chart.axes("probability of default", "held-out rows");
     chart.x_ticks();
     chart.y_ticks();
     for (colour, counts) in [BLUE, RED].into_iter().zip(counts) {
@@ -108,8 +116,7 @@ fn distribution(held_out: &HeldOut, source: &str) -> String {
             chart.bar(colour, (edge(bar), 0.0), (edge(bar + 1), f64::from(count)));
         }
     }
-    chart.key(0, BLUE, "repaid");
-    chart.key(1, RED, "defaulted");
+    chart.keys(Corner::TopRight, &[(BLUE, "repaid"), (RED, "defaulted")]);
     chart.finish()
 }
 

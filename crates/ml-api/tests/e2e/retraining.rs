@@ -3,7 +3,8 @@
 use futures_util::future::join_all;
 use ml_api::risk::{Feature, generator};
 use serde_json::{Map, Value, json};
-use testkit::{Postgres, until_async};
+use testkit::{Postgres, Signal, until_async};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::api::{Answer, Api, BOUND, OK};
 
@@ -155,4 +156,57 @@ async fn what_must_not_be_retrained_is_refused_in_order() {
     let bare = Api::start_healthy(&[("ADMIN_TOKEN", TOKEN)]).await;
     assert_eq!(refused(admin(&bare, "/retrain").await), (503, "upstream_not_configured".to_owned()));
     assert_eq!(bare.get("/model/versions").await.status, 503);
+}
+
+/// Begins a retraining that stands still between its training and the swap, does `fault`, and lets go.
+async fn in_the_middle_of_a_retraining(postgres: &Postgres, api: &Api, fault: impl AsyncFnOnce()) {
+    // Readers go on; what is stored waits.
+    let hold = "LOCK TABLE model_versions IN SHARE ROW EXCLUSIVE MODE; SELECT pg_sleep(60)";
+    let held = "SELECT count(*) FROM pg_locks WHERE relation = 'model_versions'::regclass \
+                AND mode = 'ShareRowExclusiveLock' AND granted";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                 AND query LIKE 'INSERT INTO model_versions%'";
+    let faulted = async {
+        until_async(BOUND, async || postgres.admin_query(held).await == [["1"]]).await;
+        // Nobody will answer: no client of ours waits for it.
+        let mut asked = TcpStream::connect(("127.0.0.1", api.port)).await.expect("it listens");
+        let request = format!(
+            "POST /retrain HTTP/1.1\r\nhost: ml\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 0\r\n\r\n"
+        );
+        asked.write_all(request.as_bytes()).await.expect("it reads");
+        until_async(BOUND, async || postgres.admin_query(waits).await == [["1"]]).await;
+        fault().await;
+    };
+    tokio::select! {
+        _ = postgres.admin_query(hold) => panic!("the lock's holder ended before it was asked for"),
+        () = faulted => {}
+    }
+    let release =
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE model_versions%'";
+    postgres.admin_query(release).await;
+}
+
+#[tokio::test]
+async fn a_service_killed_between_training_and_swap_leaves_the_old_model_and_starts_sanely() {
+    let postgres = testkit::postgres().await;
+    let api = start(&postgres).await;
+    record(&api, 40).await;
+    assert_eq!(admin(&api, "/retrain").await.json()["version"], 2);
+    let loan = json!({ "loan_to_collateral_ratio": 0.9 });
+    let before = api.post("/predict", &loan).await.text;
+    record(&api, 100).await;
+
+    in_the_middle_of_a_retraining(&postgres, &api, async || {
+        api.service.signal(Signal::Kill);
+        api.service.wait(BOUND).await;
+    })
+    .await;
+
+    let next = start(&postgres).await;
+    until_async(BOUND, async || version(&next).await == 2).await;
+    assert_eq!(next.post("/predict", &loan).await.text, before);
+    assert_eq!(next.get("/model/versions").await.json()["count"], 2);
+    // The killed one's session ends when the server notices, and its lock with it.
+    until_async(BOUND, async || admin(&next, "/retrain").await.status == OK).await;
+    assert_eq!(next.get("/model/versions").await.json()["versions"][0]["version"], 3);
 }

@@ -164,6 +164,24 @@ impl PgError {
         chain(self)
     }
 
+    /// The same for another caller who waited for the same acquire.
+    pub(super) fn of_acquire(&self) -> Self {
+        match self {
+            Self::Exhausted { size, overflow, waited, longest, connect } => Self::Exhausted {
+                size: *size,
+                overflow: *overflow,
+                waited: *waited,
+                longest: longest.clone(),
+                connect: connect.clone(),
+            },
+            Self::Paused { waited } => Self::Paused { waited: *waited },
+            Self::QueueFull { waiting } => Self::QueueFull { waiting: *waiting },
+            Self::Open { waited, cause } => Self::Open { waited: *waited, cause: cause.clone() },
+            // The only one left that an acquire can end with.
+            _ => Self::Closed,
+        }
+    }
+
     pub(super) fn of_statement(cause: driver::Error) -> Self {
         if is_disconnect(&cause) {
             Self::Lost { cause }

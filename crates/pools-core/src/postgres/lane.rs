@@ -9,6 +9,10 @@
 //! A member holds an ordinary lease while it carries statements, and gives it back with the last of them: so its
 //! connections are inside the pool's bound, checked, recycled, cleaned and drained as all others.
 //!
+//! Who finds no member waits for one acquire together with the others: it goes on as long as one of them waits, and
+//! its lease is for all of them. So a caller that goes away loses nobody's turn, and those who wait for a place wait
+//! once, not one after the other.
+//!
 //! **Limits**: autocommit only; a slow statement holds up those behind it on the same connection. Statements of
 //! one caller run in the order in which it awaits them.
 //! **Cancel safety**: a statement whose future is dropped runs on; its member takes no new statements, and when
@@ -20,6 +24,10 @@ use std::{
 };
 
 use bb8_postgres::tokio_postgres::{Row, types::ToSql};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared as Joined, WeakShared},
+};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
@@ -41,11 +49,14 @@ const ALONE: [&str; 9] = ["select", "insert", "update", "delete", "merge", "with
 /// Of these, the ones that change nothing. `WITH` may.
 const READS: [&str; 4] = ["select", "values", "table", "show"];
 
+/// An acquire that several callers wait for. Errors are shared, hence the `Arc`.
+type Acquiring = BoxFuture<'static, Result<Arc<Lease>, Arc<PgError>>>;
+
 #[derive(Debug, Default)]
 pub(super) struct Member {
     carrier: Mutex<Weak<Lease>>,
-    /// Held by the one who acquires; the others wait for its lease instead of each acquiring one.
-    acquiring: tokio::sync::Mutex<()>,
+    /// Owned by those who wait for it: with the last of them it is over.
+    acquiring: Mutex<Option<WeakShared<Acquiring>>>,
 }
 
 impl Member {
@@ -124,34 +135,62 @@ impl Lane {
         }
         outgoing::begin().await;
         let started = Instant::now();
+        let latest = started + self.pool.config.timeout;
+        let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
         loop {
-            let Members { best, vacant } = self.pool.members(started);
-            let member = match (best, vacant) {
+            let Members { best, vacant } = self.pool.members();
+            let vacant = match (best, vacant) {
                 (Some((load, carrier)), vacant) => {
                     if load > 1 {
                         carrier.conn().link.gather.store(true, Ordering::Relaxed);
                     }
                     let room = || self.pool.gate.inside() < self.pool.gate.limit();
                     match vacant {
-                        Some(member) if load >= FULL && room() => member,
+                        Some(vacant) if load >= FULL && room() => vacant,
                         _ => return Ok(carrier),
                     }
                 }
-                (None, Some(member)) => member,
+                (None, Some(vacant)) => vacant,
                 // Without members the lane is an acquire per statement.
                 (None, None) => return self.acquire().await,
             };
-            let latest = started + self.pool.config.timeout;
-            let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
-            let Ok(_first) = timeout_at(latest, member.acquiring.lock()).await else {
-                return Err(self.pool.exhausted(started));
+            let result = match self.join(vacant) {
+                // Its own limits are those of this caller.
+                (acquiring, true) => acquiring.await,
+                (acquiring, false) => match timeout_at(latest, acquiring).await {
+                    Ok(result) => result,
+                    Err(_) => return Err(self.pool.exhausted(started)),
+                },
             };
-            if self.pool.usable(member, Instant::now()).is_none() {
-                let carrier = self.acquire().await?;
-                *member.carrier.lock() = Arc::downgrade(&carrier);
-                return Ok(carrier);
+            match result {
+                Ok(carrier) => return Ok(carrier),
+                // Began for a caller who had less time.
+                Err(error) if matches!(*error, PgError::Exhausted { .. }) && Instant::now() < latest => {}
+                Err(error) => return Err(error.of_acquire()),
             }
         }
+    }
+
+    /// The acquire under way for this member, or a new one; tells whether it is new.
+    fn join(&self, member: usize) -> (Joined<Acquiring>, bool) {
+        let mut acquiring = self.pool.lane[member].acquiring.lock();
+        if let Some(joined) = acquiring.as_ref().and_then(WeakShared::upgrade) {
+            return (joined, false);
+        }
+        let lane = self.clone();
+        let new = async move {
+            let result = lane.acquire().await;
+            let member = &lane.pool.lane[member];
+            if let Ok(carrier) = &result {
+                *member.carrier.lock() = Arc::downgrade(carrier);
+            }
+            // From now on it is to be found there. Another acquire than this one cannot have begun meanwhile.
+            *member.acquiring.lock() = None;
+            result.map_err(Arc::new)
+        };
+        let new = new.boxed().shared();
+        *acquiring = new.downgrade();
+        (new, true)
     }
 
     async fn acquire(&self) -> Result<Arc<Lease>, PgError> {
@@ -171,11 +210,12 @@ impl Shared {
         good.then_some(carrier)
     }
 
-    fn members(&self, now: Instant) -> Members<'_> {
+    fn members(&self) -> Members {
+        let now = Instant::now();
         let mut members = Members { best: None, vacant: None };
-        for member in &self.lane {
+        for (index, member) in self.lane.iter().enumerate() {
             let Some(carrier) = self.usable(member, now) else {
-                members.vacant = members.vacant.or(Some(member));
+                members.vacant = members.vacant.or(Some(index));
                 continue;
             };
             let load = Arc::strong_count(&carrier) - 1;
@@ -188,11 +228,11 @@ impl Shared {
 }
 
 /// Where a statement could go.
-struct Members<'a> {
+struct Members {
     /// The one that carries the fewest, and how many.
     best: Option<(usize, Arc<Lease>)>,
-    /// One that carries none and takes none before it has a connection.
-    vacant: Option<&'a Member>,
+    /// The first that takes none before it has a connection.
+    vacant: Option<usize>,
 }
 
 fn begins_with(sql: &str, words: &[&str]) -> bool {

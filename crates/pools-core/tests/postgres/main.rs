@@ -8,6 +8,7 @@ mod control;
 mod drain;
 mod heal;
 mod lane;
+mod laws;
 mod logs;
 mod migrate;
 mod opening;

@@ -8,6 +8,7 @@
 
 mod chatbot;
 mod config_doc;
+mod guard;
 mod health_check;
 mod http_rules;
 mod ipfs;

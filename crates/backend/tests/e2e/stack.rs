@@ -52,7 +52,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 }
 
 impl Backend {
-    /// Starts it with these variables beside `PORT`, `ADMIN_TOKEN` and whatever is missing of the three servers,
+    /// Starts it with these variables beside `PORT`, `ADMIN_TOKEN`, `RATE_LIMIT=off` and whatever is missing of the three servers,
     /// which then point nowhere. Returns once it is ready.
     pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let backend = Self::launch(variables);
@@ -74,6 +74,8 @@ impl Backend {
             ("REDIS_URL", &redis),
             ("RPC_URL", &rpc),
             ("ML_SERVICE_URL", &ml),
+            // Most tests ask more often than a person would.
+            ("RATE_LIMIT", "off"),
         ];
         all.retain(|(name, _)| variables.iter().all(|(given, _)| given != name));
         all.extend_from_slice(variables);

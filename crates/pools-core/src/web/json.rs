@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::StatusCode, web};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::Problem;
 
@@ -49,16 +49,14 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut text).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.into_inner();
-        match cause.classify() {
-            serde_json::error::Category::Data => {
-                let problem = Problem::invalid_field(path.clone(), format!("{path}: {cause}"));
-                if path == "." {
-                    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", cause.to_string())
-                } else {
-                    problem
-                }
-            }
-            _ => Problem::bad_request(format!("the body is not JSON: {cause}")),
+        // A field was wrong before the text was read to its end; whether it is JSON at all comes first.
+        if let Err(cause) = serde_json::from_slice::<IgnoredAny>(body) {
+            return Problem::bad_request(format!("the body is not JSON: {cause}"));
+        }
+        if path == "." {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", cause.to_string())
+        } else {
+            Problem::invalid_field(path.clone(), format!("{path}: {cause}"))
         }
     })?;
     text.end().map_err(|cause| Problem::bad_request(format!("the body is not JSON: {cause}")))?;

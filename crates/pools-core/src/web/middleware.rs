@@ -1,9 +1,6 @@
-//! The two layers around every route.
-
-use std::panic::AssertUnwindSafe;
+//! The layer around every route: ids, access log, counters, headers. Between it and the routes stands `guard.rs`.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
@@ -11,11 +8,10 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Problem, ops::Ops};
+use super::{address, cors, guard, ops::Ops};
 use crate::{
     shutdown::{Phase, RequestGuard},
     telemetry::{self, RequestId},
@@ -27,7 +23,8 @@ mod tests;
 /// Header that carries the request id both ways.
 const REQUEST_ID: &str = "x-request-id";
 
-/// Gives the request its id, its span and its place in the counters; logs and counts the answer.
+/// Gives the request its id, its span and its place in the counters; logs and counts the answer, and gives it the
+/// headers that every answer has.
 pub(super) async fn trace(
     request: ServiceRequest,
     next: Next<BoxBody>,
@@ -36,33 +33,38 @@ pub(super) async fn trace(
     let guard = ops.lifecycle.request();
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestId::parse).unwrap_or_else(RequestId::random);
-    let method = method_label(request.method());
-    let route = request.match_pattern();
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let client = address::client(peer, request.headers(), &ops.config.trusted_proxies);
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let span = tracing::info_span!(
-        "request", request_id = %id, method = %request.method(), path = request.path()
+        "request", request_id = %id, method = %request.method(), path = request.path(),
+        client = client.map(tracing::field::display)
     );
-    // Asked every few seconds by machines: their lines would bury everybody else's.
-    let is_probe = request.path().starts_with("/health") || request.path() == "/metrics";
-    let started = Instant::now();
-    let work = telemetry::with_request_id(id.clone(), problems(request, next));
-    let (request, mut response) = work.instrument(span.clone()).await;
-
-    let took = started.elapsed();
-    let status = response.status().as_u16();
-    ops.requests.answered(route.as_deref().unwrap_or("unmatched"), method, status, took);
-    let took_ms = took.as_secs_f64() * 1_000.0;
-    span.in_scope(|| match is_probe {
-        true => tracing::debug!(status, took_ms, "answered"),
-        false => tracing::info!(status, took_ms, "answered"),
-    });
+    let line = Line {
+        ops: &ops,
+        span: span.clone(),
+        route: request.match_pattern(),
+        method: method_label(request.method()),
+        // Asked every few seconds by machines: their lines would bury everybody else's.
+        is_probe: request.path().starts_with("/health") || request.path() == "/metrics",
+        started: Instant::now(),
+        status: GONE,
+    };
+    let work = telemetry::with_request_id(id.clone(), guard::answer(&ops, client, request, next));
+    let (request, mut response) = work.instrument(span).await;
+    line.answered(response.status().as_u16());
 
     let headers = response.headers_mut();
     if let Ok(value) = header::HeaderValue::from_str(&id.to_string()) {
         headers.insert(header::HeaderName::from_static(REQUEST_ID), value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, header::HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, header::HeaderValue::from_static("no-referrer"));
+    for (name, value) in SECURITY {
+        // A page knows better what it needs.
+        if !headers.contains_key(&name) {
+            headers.insert(name, header::HeaderValue::from_static(value));
+        }
+    }
+    cors::tell(origin.as_ref(), &ops.config.cors_origins, headers);
     if ops.lifecycle.phase() == Phase::Draining {
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     }
@@ -73,46 +75,49 @@ pub(super) async fn trace(
     }
 }
 
-/// Turns every error answer into problem+json, whoever made it, and a panic into a 500. The request does not
-/// come back from a panic, nor from an error that was no answer; and no copy of it may be kept meanwhile, since
-/// actix routes only what it owns alone.
-async fn problems(request: ServiceRequest, next: Next<BoxBody>) -> (Option<HttpRequest>, HttpResponse) {
-    let path = request.path().to_owned();
-    let result = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    match result {
-        Ok(Ok(response)) => {
-            let (request, response) = response.into_parts();
-            (Some(request), problem_of(response, &path))
-        }
-        Ok(Err(error)) => {
-            let problem = error.as_error::<Problem>().cloned();
-            let status = error.as_response_error().status_code();
-            (None, problem.unwrap_or_else(|| Problem::from_status(status)).response(&path))
-        }
-        Err(_) => {
-            tracing::error!("a handler panicked");
-            (None, Problem::internal().response(&path))
-        }
+/// Answers are data for programs: no browser has a reason to sniff, frame, run or load anything in them.
+const SECURITY: [(header::HeaderName, &str); 6] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    // Ignored on plain HTTP, as it must be; behind TLS it keeps a browser from ever going back.
+    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+/// The status in logs and counters of a request whose client went away: nginx's number.
+const GONE: u16 = 499;
+
+/// The line of a request in the access log, and its place in the counters. Dropped before there was an answer, it tells that the
+/// client went away.
+struct Line<'a> {
+    ops: &'a Ops,
+    span: tracing::Span,
+    route: Option<String>,
+    method: &'static str,
+    is_probe: bool,
+    started: Instant,
+    status: u16,
+}
+
+impl Line<'_> {
+    fn answered(mut self, status: u16) {
+        self.status = status;
     }
 }
 
-/// Keeps the headers of a bare error answer, such as `Allow`, and gives it a body.
-fn problem_of(response: HttpResponse, path: &str) -> HttpResponse {
-    let problem = response.error().and_then(|error| error.as_error::<Problem>()).cloned();
-    let is_problem = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/problem+json"));
-    if response.status().as_u16() < 400 || (problem.is_none() && is_problem) {
-        return response;
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let (status, took) = (self.status, self.started.elapsed());
+        self.ops.requests.answered(self.route.as_deref().unwrap_or("unmatched"), self.method, status, took);
+        let took_ms = took.as_secs_f64() * 1_000.0;
+        let word = if status == GONE { "the client went away" } else { "answered" };
+        self.span.in_scope(|| match self.is_probe {
+            true => tracing::debug!(status, took_ms, "{word}"),
+            false => tracing::info!(status, took_ms, "{word}"),
+        });
     }
-    let mut full = problem.unwrap_or_else(|| Problem::from_status(response.status())).response(path);
-    for (name, value) in response.headers() {
-        if !full.headers().contains_key(name) {
-            full.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    full
 }
 
 /// A method of our routes, or `other`: a caller may invent methods, and each would be a time series.

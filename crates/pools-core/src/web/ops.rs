@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde_json::json;
 
-use super::{Problem, requests::Requests};
+use super::{Problem, ServiceConfig, limits::Limits, requests::Requests};
 use crate::{
     metrics,
     registry::Registry,
@@ -18,6 +18,8 @@ pub(super) struct Ops {
     pub(super) lifecycle: Lifecycle,
     pub(super) pools: Arc<Registry>,
     pub(super) requests: Requests,
+    pub(super) config: ServiceConfig,
+    pub(super) limits: Option<Limits>,
 }
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {

@@ -19,12 +19,13 @@ pub struct Problem {
     detail: String,
     field: Option<String>,
     retry_after: Option<Duration>,
+    comes_first: bool,
 }
 
 impl Problem {
     /// `detail` says what is wrong and what to do, without secrets.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), field: None, retry_after: None }
+        Self { status, code, detail: detail.into(), field: None, retry_after: None, comes_first: false }
     }
 
     /// 400: the request itself cannot be understood.
@@ -55,6 +56,22 @@ impl Problem {
     /// 503 with `Retry-After`: a pool has no place left.
     pub fn busy(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "pool_busy", detail).retry_after(Duration::from_secs(1))
+    }
+
+    /// 429.
+    pub(super) fn rate_limited(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+    }
+
+    /// 503 with `Retry-After`: the service has enough to do.
+    pub(super) fn overloaded() -> Self {
+        let detail = "the service is working on as many requests as it can";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(Duration::from_secs(1))
+    }
+
+    /// 504: the request took longer than `REQUEST_TIMEOUT`.
+    pub(super) fn out_of_time() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "request_timeout", "the answer was not complete in time")
     }
 
     /// 502: an upstream failed.
@@ -102,8 +119,19 @@ impl Problem {
         self
     }
 
-    /// The answer for the request of the current task, whose path is `instance`.
-    pub(super) fn response(&self, instance: &str) -> HttpResponse {
+    /// Is told even to a caller over its rate limit: what is wrong with the request alone.
+    pub(super) fn comes_first(self) -> Self {
+        Self { comes_first: true, ..self }
+    }
+
+    /// Whether an answer is such a problem.
+    pub(super) fn is_told_first(answer: &HttpResponse) -> bool {
+        answer.extensions().get::<ComesFirst>().is_some()
+    }
+
+    /// The JSON of the answer for the request of the current task, whose path is `instance`: for an error that is told
+    /// in the middle of an answer.
+    pub fn body(&self, instance: &str) -> serde_json::Value {
         let title = self.status.canonical_reason().unwrap_or("Error");
         let mut body = json!({
             "type": "about:blank",
@@ -118,6 +146,13 @@ impl Problem {
         if let Some(field) = &self.field {
             body["field"] = json!(field);
         }
+        body
+    }
+
+    /// The answer for the request of the current task, whose path is `instance`.
+    pub(super) fn response(&self, instance: &str) -> HttpResponse {
+        let body = self.body(instance);
+        let is_its_own_fault = self.status.is_client_error() && self.status != StatusCode::TOO_MANY_REQUESTS;
         let mut response = HttpResponse::build(self.status);
         if let Some(pause) = self.retry_after {
             response.insert_header((header::RETRY_AFTER, pause.as_secs_f64().ceil().to_string()));
@@ -125,9 +160,16 @@ impl Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
-        response.content_type("application/problem+json").body(body.to_string())
+        let mut response = response.content_type("application/problem+json").body(body.to_string());
+        if self.comes_first || is_its_own_fault {
+            response.extensions_mut().insert(ComesFirst);
+        }
+        response
     }
 }
+
+/// Marks the answer of a problem that is told even to a caller over its rate limit.
+struct ComesFirst;
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

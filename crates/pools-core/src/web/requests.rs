@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, core::Collector,
     proto::MetricFamily,
 };
 
@@ -13,6 +13,8 @@ use crate::stats::BUCKETS;
 pub(super) const REQUESTS: &str = "http_server_requests_total";
 /// Seconds until the head of the answer was made. Histogram. Label: `route`.
 pub(super) const DURATION: &str = "http_server_request_duration_seconds";
+/// Requests refused because as many as allowed were being worked on. Counter.
+pub(super) const SHED: &str = "http_server_shed_total";
 /// Requests being worked on. Gauge.
 pub(super) const ACTIVE: &str = "http_server_active_requests";
 
@@ -22,6 +24,7 @@ pub(super) struct Requests {
     answered: IntCounterVec,
     duration: HistogramVec,
     active: IntGauge,
+    shed: IntCounter,
 }
 
 impl Requests {
@@ -34,6 +37,7 @@ impl Requests {
             )?,
             duration: HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["route"])?,
             active: IntGauge::new(ACTIVE, "Requests being worked on.")?,
+            shed: IntCounter::new(SHED, "Requests refused because enough were being worked on.")?,
         })
     }
 
@@ -43,9 +47,14 @@ impl Requests {
         histogram.observe(took.as_secs_f64());
     }
 
+    pub(super) fn shed(&self) {
+        self.shed.inc();
+    }
+
     pub(super) fn families(&self, active: u32) -> Vec<MetricFamily> {
         self.active.set(i64::from(active));
-        let families = [self.answered.collect(), self.duration.collect(), self.active.collect()];
+        let families =
+            [self.answered.collect(), self.duration.collect(), self.active.collect(), self.shed.collect()];
         families.into_iter().flatten().filter(|family| !family.get_metric().is_empty()).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The listener of a service, from bind to exit code.
 
-use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc};
 
 use actix_web::{
     App, HttpServer,
@@ -12,7 +12,7 @@ use actix_web::{
 use futures_util::future::BoxFuture;
 
 use super::{
-    middleware,
+    Limits, ServiceConfig as Config, middleware,
     ops::{self, Ops},
     requests::Requests,
 };
@@ -34,10 +34,10 @@ pub struct Service {
     pub jobs: Tasks,
     /// Its pools.
     pub pools: Arc<Registry>,
-    /// `SHUTDOWN_DELAY`.
-    pub delay: Duration,
-    /// `SHUTDOWN_TIMEOUT`.
-    pub timeout: Duration,
+    /// What every service can be told.
+    pub config: Config,
+    /// How often an address may ask, if that is limited.
+    pub limits: Option<Limits>,
     /// What has to happen before `/health/ready` says so; meanwhile the service listens and is live.
     pub warm_up: BoxFuture<'static, ()>,
 }
@@ -62,8 +62,14 @@ pub async fn serve(
     let mut signals = Signals::listen()?;
     let lifecycle = Lifecycle::new();
     let requests = Requests::new().map_err(io::Error::other)?;
-    let ops =
-        web::Data::new(Ops { lifecycle: lifecycle.clone(), pools: Arc::clone(&service.pools), requests });
+    let (delay, timeout) = (service.config.shutdown_delay, service.config.shutdown_timeout);
+    let ops = web::Data::new(Ops {
+        lifecycle: lifecycle.clone(),
+        pools: Arc::clone(&service.pools),
+        requests,
+        config: service.config,
+        limits: service.limits,
+    });
     let server = HttpServer::new(move || {
         App::new()
             .wrap(from_fn(middleware::trace))
@@ -71,8 +77,10 @@ pub async fn serve(
             .configure(ops::routes)
             .configure(routes.clone())
     })
+    // A client that closes its side has gone: its handler is dropped, and with it what it asked of others.
+    .h1_allow_half_closed(false)
     .disable_signals()
-    .shutdown_timeout(service.timeout.as_secs().max(1))
+    .shutdown_timeout(timeout.as_secs().max(1))
     .bind((Ipv4Addr::UNSPECIFIED, service.port))?
     .run();
 
@@ -92,8 +100,8 @@ pub async fn serve(
         listener: Actix(handle),
         jobs: service.jobs,
         pools: service.pools,
-        delay: service.delay,
-        timeout: service.timeout,
+        delay,
+        timeout,
     };
     let code = shutdown.run(&mut signals).await;
     listening.abort();

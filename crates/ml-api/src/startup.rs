@@ -73,7 +73,7 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
     start_jobs(&jobs, &risk, database.as_ref(), &retraining, &watch);
     let pools = registry(pool, &watch);
 
-    let admin = AdminToken(service.admin_token);
+    let admin = AdminToken(service.admin_token.clone());
     let status = Data::new(Status { risk: risk.clone(), database, admin: admin.clone() });
     let (risk, loans, matching) = (Data::new(risk), Data::new(loans), Data::new(matching));
     let (retraining, watch, admin) = (Data::new(retraining), Data::new(watch), Data::new(admin));
@@ -98,8 +98,9 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
         port,
         jobs,
         pools: Arc::new(pools),
-        delay: service.shutdown_delay,
-        timeout: service.shutdown_timeout,
+        // Its callers are our own services, all of them behind one address or two (decision 0037).
+        limits: None,
+        config: service,
         warm_up: Box::pin(warm_up),
     };
     serve(served, routes).await.map_err(|cause| StartError::Listen { port, cause })

@@ -41,12 +41,26 @@ pub(crate) struct Tally {
     /// The longest, those included that the end of the counted part cut short: a task that waited all the time
     /// has no other.
     pub(crate) longest: f64,
-    /// Processor time of the client's process in the counted part.
+    /// Processor time of what is measured in the counted part: the client's process, or a program of its own.
     pub(crate) cpu_seconds: f64,
 }
 
 /// Runs `operation` in `tasks` tasks. It gets a number that differs from call to call.
 pub(crate) async fn drive<F, Fut>(tasks: u32, measured: Duration, operation: F) -> Result<Tally, Fault>
+where
+    F: Fn(u32) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<(), Fault>> + Send + 'static,
+{
+    drive_by(cpu_seconds, tasks, measured, operation).await
+}
+
+/// The same for a program of its own, whose processor time `cpu_seconds` tells.
+pub(crate) async fn drive_by<F, Fut>(
+    cpu_seconds: impl Fn() -> f64,
+    tasks: u32,
+    measured: Duration,
+    operation: F,
+) -> Result<Tally, Fault>
 where
     F: Fn(u32) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(), Fault>> + Send + 'static,

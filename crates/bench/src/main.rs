@@ -10,9 +10,13 @@
 //! runs beside a subject, and nothing is left behind: each run opens its pool and closes it.
 
 mod chaos;
+mod http;
 mod load;
+mod ml;
 mod peer;
 mod postgres;
+mod proc;
+mod program;
 mod report;
 mod runs;
 
@@ -57,6 +61,8 @@ enum Other {
 enum Name {
     /// The Postgres pool against SQLAlchemy, node-pg, deadpool, sqlx and bb8: pg.1 to pg.12.
     Postgres,
+    /// ml-api against Flask and scikit-learn under gunicorn: ml.1 to ml.6.
+    Ml,
 }
 
 /// How often and how long.
@@ -96,6 +102,7 @@ async fn run(args: Args) -> Result<ExitCode, Fault> {
     let plan = Plan { runs: args.runs, measured: Duration::from_secs_f64(args.seconds) };
     let report = match name {
         Name::Postgres => postgres::measure(plan).await?,
+        Name::Ml => ml::measure(plan).await?,
     };
     report.print(&mut out)?;
     if args.json {

@@ -38,17 +38,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts `peers/{script}` with the packages of `peers/requirements.txt`, in an environment of its own.
     pub(crate) async fn python(script: &str) -> Result<Self, Fault> {
-        let folder = home().join("target/peers/python");
-        let python = folder.join("bin/python");
-        let list = home().join("peers/requirements.txt");
-        if !is_newer(&folder.join("installed"), &list) {
-            say("installing the Python peers");
-            install(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await?;
-            let mut pip = Command::new(&python);
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list);
-            install(&mut pip).await?;
-            std::fs::write(folder.join("installed"), "")?;
-        }
+        let python = python("python", "requirements.txt").await?;
+        Self::start(Command::new(python).arg(program(script)))
+    }
+
+    /// Starts `peers/{script}` with the interpreter of another environment.
+    pub(crate) fn of(python: &Path, script: &str) -> Result<Self, Fault> {
         Self::start(Command::new(python).arg(program(script)))
     }
 
@@ -93,6 +88,22 @@ impl Peer {
             drop(child.kill().await);
         }
     }
+}
+
+/// The interpreter of an environment with the packages of `peers/{requirements}`.
+pub(crate) async fn python(environment: &str, requirements: &str) -> Result<PathBuf, Fault> {
+    let folder = home().join("target/peers").join(environment);
+    let python = folder.join("bin/python");
+    let list = program(requirements);
+    if !is_newer(&folder.join("installed"), &list) {
+        say("installing the Python peers");
+        install(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list);
+        install(&mut pip).await?;
+        std::fs::write(folder.join("installed"), "")?;
+    }
+    Ok(python)
 }
 
 fn program(script: &str) -> PathBuf {

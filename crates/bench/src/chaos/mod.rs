@@ -9,6 +9,7 @@
 //!
 //! A benchmark's median says how it usually goes; here the worst of all runs counts, since a loss is a loss.
 
+mod ml;
 mod postgres;
 mod report;
 
@@ -38,6 +39,8 @@ pub(crate) struct Args {
 enum Name {
     /// The Postgres pool: restart, crash, freeze, and backends killed one by one.
     Postgres,
+    /// ml-api's writers while Postgres is killed and restarted: acknowledged rows against found ones.
+    Ml,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Fault> {
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Fault> {
     };
     let report = match name {
         Name::Postgres => postgres::measure(args.runs).await?,
+        Name::Ml => ml::measure(args.runs).await?,
     };
     report.print(&mut out)?;
     if args.json {

@@ -4,6 +4,7 @@
 
 mod cache;
 mod cache_flight;
+mod deadline;
 mod outage;
 mod pool;
 mod refused;

@@ -59,6 +59,7 @@ mod lease;
 mod manager;
 mod migrate;
 mod opener;
+mod opening;
 mod rules;
 mod state;
 mod stats;

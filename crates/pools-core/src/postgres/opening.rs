@@ -1,0 +1,243 @@
+//! Opening a connection in a slot, and its end.
+//!
+//! ```text
+//!  open ─► task of the pool: close the old one ─► wait for a turn ─► TCP, TLS, log-in ─► Held ─► its caller, or idle
+//!             ▲                                                         │ fails
+//!             └──────────────── DB_CONNECT_RETRY_FOR, backoff ──────────┴─► the real error
+//!  the connection's own task ends ─► its entry goes, and whoever is idle with it
+//! ```
+//!
+//! **Cancel safety**: the task holds slot and place. If its caller goes away, the connection goes to the next one.
+
+use std::{
+    panic::Location,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Shared,
+    cache::Statements,
+    conn::{Conn, Link},
+    error::{OpenError, PgError, chain},
+    held::{Held, Parts, Place},
+    manager::Opened,
+    rules::Rules,
+    state::{ConnId, Phase},
+};
+use crate::{holders::Record, resilience::Backoff, stats::CloseReason};
+
+/// What the network may add to the server's statement time-out before an answer counts as lost.
+const NETWORK_SLACK: Duration = Duration::from_secs(5);
+
+/// A connection that has to go before its slot can be used again.
+pub(super) type Old = Option<(Box<Conn>, CloseReason)>;
+
+impl Shared {
+    /// Opens a connection in a task of the pool, in place of `old` if there is one.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        place: Place,
+        old: Old,
+        limit: Duration,
+        site: Option<&'static Location<'static>>,
+    ) -> BoxFuture<'_, Result<(Parts, Instant), PgError>> {
+        let (sender, opened) = oneshot::channel();
+        let started = Instant::now();
+        let pool = Arc::clone(self);
+        self.spawn("open", async move {
+            let result = pool.open_in(place, old, limit).await;
+            // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,
+            // and thereby given back.
+            drop(sender.send(result));
+        });
+        // In a box, as everything that takes long is: a checkout that needs none of it is small to move.
+        Box::pin(async move {
+            let held = opened.await.map_err(|_| PgError::Closed)?;
+            let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
+            let since = held.since;
+            if let Some(site) = site {
+                self.state.lock().hold(held.conn().id, Record::new(site, since));
+            }
+            Ok((held.into_parts(), since))
+        })
+    }
+
+    async fn open_in(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, OpenError> {
+        if let Some((conn, reason)) = old {
+            self.close(conn, reason).await;
+        }
+        let give_up = Instant::now() + self.config.connect_retry_for;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        loop {
+            let error = match self.open_once(limit).await {
+                Ok(conn) => {
+                    let parts = Parts { conn, place: Some(place) };
+                    return Ok(Held::new(Arc::clone(self), parts, Instant::now()));
+                }
+                Err(error) => error,
+            };
+            let pause = backoff.fail();
+            let again = error.is_transient() && Instant::now() + pause < give_up;
+            if !again || self.state.lock().is_draining() {
+                return Err(error);
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn open_once(self: &Arc<Self>, limit: Duration) -> Result<Box<Conn>, OpenError> {
+        let started = Instant::now();
+        let deadline = started + limit;
+        let turn = self.opener.enter(deadline).await.ok_or(OpenError::TimedOut { after: limit })??;
+        let (id, epoch) = self.state.lock().begin_open();
+        let opening = Opening { pool: self, id, opened: false };
+        let result = self.manager.open(deadline, limit).await;
+        self.recorder.open_ended(result.is_ok(), started.elapsed());
+        match result {
+            Ok(opened) => {
+                let conn = opening.finish(opened, epoch);
+                turn.ended(Ok(()));
+                *self.connect_error.lock() = None;
+                self.health.up();
+                Ok(conn)
+            }
+            Err(error) => {
+                drop(opening);
+                *self.connect_error.lock() = Some(error.clone());
+                match &error {
+                    OpenError::TimedOut { .. } if limit < self.config.connect_timeout => turn.ended_early(),
+                    _ => turn.ended(Err(error.clone())),
+                }
+                if self.health.down(&chain(&error)) {
+                    // The supervisor would otherwise sleep as long as it does while all is well.
+                    self.wake.notify_one();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Called by the connection's own task when it is over.
+    fn connection_ended(&self, id: ConnId) {
+        let phase = self.state.lock().gone(id);
+        if phase == Some(Phase::Idle) {
+            self.recorder.closed(CloseReason::Peer);
+            for (conn, _slot) in self.take_idle(Conn::is_dead) {
+                self.forget(conn, CloseReason::Peer);
+            }
+            self.changes.tell();
+        }
+        if phase.is_some_and(|phase| phase != Phase::Closing) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Drops a connection that has ended. The entry of an idle one may be gone already.
+    pub(super) fn forget(&self, conn: Box<Conn>, reason: CloseReason) {
+        if self.state.lock().remove(conn.id).is_some() {
+            self.recorder.closed(reason);
+            self.changes.tell();
+        }
+    }
+}
+
+/// Up to a tenth less than `recycle`, so that connections opened together are not replaced together.
+fn age(recycle: Duration) -> Duration {
+    recycle.mul_f64(1.0 - 0.1 * fastrand::f64())
+}
+
+/// The entry of a connection being opened; removed when it does not come to that.
+struct Opening<'a> {
+    pool: &'a Arc<Shared>,
+    id: ConnId,
+    opened: bool,
+}
+
+impl Opening<'_> {
+    fn finish(mut self, opened: Opened, epoch: u64) -> Box<Conn> {
+        self.opened = true;
+        let (pool, id) = (self.pool, self.id);
+        let Opened { client, link, driver } = opened;
+        pool.state.lock().opened(id, Arc::clone(&link));
+        let end = Ended { pool: Arc::downgrade(pool), link: Arc::clone(&link), id };
+        let driver = pool.links.spawn("connection", async move {
+            driver.await;
+            drop(end);
+        });
+        let now = Instant::now();
+        let age = age(pool.config.recycle);
+        Box::new(Conn {
+            client,
+            statements: Mutex::new(Statements::new(pool.config.statement_cache)),
+            id,
+            epoch,
+            expires: now + age,
+            used: now,
+            link,
+            driver,
+            patience: pool.config.statement_timeout + NETWORK_SLACK,
+            rules: Rules::of(&pool.config),
+            alone: tokio::sync::Mutex::default(),
+            touched: AtomicBool::new(false),
+            unwanted: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            rollback_due: AtomicBool::new(false),
+            limited: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.opened {
+            self.pool.state.lock().remove(self.id);
+            self.pool.changes.tell();
+        }
+    }
+}
+
+/// Tells the pool that a connection's task is over, also when it was cut or panicked.
+struct Ended {
+    pool: std::sync::Weak<Shared>,
+    link: Arc<Link>,
+    id: ConnId,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.link.ended.store(true, Ordering::Release);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connection_ended(self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pg_12_ages_are_spread_over_the_last_tenth_and_never_beyond() {
+        let recycle = Duration::from_secs(1_000);
+        let mut tenths = [0_u32; 10];
+        for _ in 0..10_000 {
+            let early = recycle - age(recycle);
+            assert!(early <= Duration::from_secs(100), "{early:?} early");
+            tenths[(early.as_secs() / 10).min(9) as usize] += 1;
+        }
+        // 1,000 expected in each, with a deviation of 30.
+        assert!(tenths.iter().all(|count| (700..1_300).contains(count)), "{tenths:?}");
+    }
+}

@@ -17,6 +17,9 @@ crate::settings! {
         pub size: u32 = count("DB_POOL_SIZE", "connections", 10, 1..=10_000);
         /// Connections above `DB_POOL_SIZE` that may be opened under load (QueuePool's `max_overflow`).
         pub overflow: u32 = count("DB_MAX_OVERFLOW", "connections", 20, 0..=10_000);
+        /// Processes that share the server, each with a pool of this size: what they may take together is compared
+        /// with the server's `max_connections`, and a warning says so if it is too much.
+        pub replicas: u32 = count("DB_REPLICAS", "processes", 1, 1..=1_000);
         /// Longest wait for a place in the pool (QueuePool's `timeout`). 0 tries once.
         pub timeout: Duration = seconds("DB_POOL_TIMEOUT", 30, 0..=3_600);
         /// Callers that may wait for a place. Beyond it an acquire fails at once: a longer queue would only

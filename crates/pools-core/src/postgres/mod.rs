@@ -64,6 +64,8 @@ mod rules;
 mod state;
 mod stats;
 mod supervise;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod url;
 mod wire;

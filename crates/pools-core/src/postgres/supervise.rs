@@ -125,22 +125,52 @@ impl Shared {
         Ok(())
     }
 
-    /// Warns when the server has less room than this pool may take.
+    /// Warns when the server has less room than this pool and those of its replicas may take.
     async fn check_capacity(&self, conn: &Conn) {
+        // Behind a proxy it is the proxy that has the connections.
+        if self.config.transaction_pooling {
+            return;
+        }
         let sql = "SELECT current_setting('max_connections')::int4, \
                    current_setting('superuser_reserved_connections')::int4";
         let Ok(rows) = conn.query(sql, &[]).await else { return };
         let Some(row) = rows.first() else { return };
         let (max, reserved): (i32, i32) = (row.get(0), row.get(1));
-        let Bounds { size, overflow } = self.state.lock().bounds();
-        if i64::from(size + overflow) > i64::from(max - reserved) {
-            tracing::warn!(
-                pool = "postgres",
-                "DB_POOL_SIZE {size} + DB_MAX_OVERFLOW {overflow} = {} connections, but the server has room for {}: \
-                 max_connections {max} - superuser_reserved_connections {reserved}",
-                size + overflow,
-                max - reserved
-            );
+        if let Some(excess) = excess(self.state.lock().bounds(), self.config.replicas, max, reserved) {
+            tracing::warn!(pool = "postgres", "{excess}");
         }
+    }
+}
+
+/// The arithmetic, when it does not come out.
+fn excess(bounds: Bounds, replicas: u32, max: i32, reserved: i32) -> Option<String> {
+    let Bounds { size, overflow } = bounds;
+    let wanted = i64::from(bounds.all()) * i64::from(replicas);
+    let room = i64::from(max) - i64::from(reserved);
+    let one = format!("DB_POOL_SIZE {size} + DB_MAX_OVERFLOW {overflow}");
+    let all = if replicas == 1 { one } else { format!("({one}) * DB_REPLICAS {replicas}") };
+    (wanted > room).then(|| {
+        format!(
+            "{all} = {wanted} connections, but the server has room for {room}: \
+             max_connections {max} - superuser_reserved_connections {reserved}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pg_29_replicas_share_the_servers_room() {
+        let bounds = Bounds { size: 10, overflow: 20 };
+        assert_eq!(excess(bounds, 1, 100, 3), None);
+        assert_eq!(excess(bounds, 3, 93, 3), None, "90 fit into 90");
+        let text = excess(bounds, 4, 100, 3).expect("120 do not fit into 97");
+        assert_eq!(
+            text,
+            "(DB_POOL_SIZE 10 + DB_MAX_OVERFLOW 20) * DB_REPLICAS 4 = 120 connections, but the server has room \
+             for 97: max_connections 100 - superuser_reserved_connections 3"
+        );
     }
 }

@@ -177,3 +177,16 @@ async fn pg_29_a_server_with_less_room_than_the_pool_may_take_is_warned_about_wi
                       max_connections 20 - superuser_reserved_connections 3";
     testkit::until(secs(20), || logs.line_with(&["WARN", arithmetic])).await;
 }
+
+#[tokio::test]
+async fn pg_29_so_is_one_with_less_room_than_all_replicas_may_take() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let fits = open(PgConfig { replicas: 3, ..at(&server.url()) });
+    let _pool = open(PgConfig { replicas: 4, ..at(&server.url()) });
+    let arithmetic = "(DB_POOL_SIZE 10 + DB_MAX_OVERFLOW 20) * DB_REPLICAS 4 = 120 connections, but the server \
+                      has room for 97: max_connections 100 - superuser_reserved_connections 3";
+    testkit::until(secs(20), || logs.line_with(&["WARN", arithmetic])).await;
+    ready(&fits).await;
+    assert!(!logs.text().contains("DB_REPLICAS 3"), "{}", logs.text());
+}

@@ -3,6 +3,7 @@
 mod api;
 mod database;
 mod durability;
+mod guard;
 mod lifecycle;
 mod loans;
 mod matching;

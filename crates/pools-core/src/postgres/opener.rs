@@ -4,8 +4,11 @@
 //! back is not met by a crowd. Whoever waited for a turn since before a failed attempt began gets that failure at once:
 //! trying again for each of them in turn would make the last wait for all. Who came later keeps waiting, since the
 //! server may have come back in between; only a time-out is for all, since nobody has the time for another one.
+//!
+//! A server that has not answered in time will probably not answer now: whoever finds all turns taken then waits
+//! for [`SILENT_WAIT`] only, and gets the failure that is known.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
@@ -15,11 +18,16 @@ use super::error::OpenError;
 /// Attempts at a time after a failure.
 const AFTER_FAILURE: u32 = 4;
 
+/// Time for a server that was silent to show that it is back to those who are trying it.
+const SILENT_WAIT: Duration = Duration::from_secs(1);
+
 type Answer = Result<Turn, OpenError>;
 
 #[derive(Debug, Default)]
 struct Inner {
     failing: bool,
+    /// Why, if it was that the server did not answer.
+    silent: Option<OpenError>,
     running: u32,
     /// Attempts so far.
     begun: u64,
@@ -48,7 +56,7 @@ pub(super) struct Opener(Mutex<Inner>);
 impl Opener {
     /// Waits for a turn until `deadline`; `None` when it passed.
     pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Option<Answer> {
-        let answer = {
+        let (answer, limit) = {
             let mut inner = self.0.lock();
             if !inner.failing || inner.running < AFTER_FAILURE {
                 let number = inner.begin();
@@ -57,10 +65,15 @@ impl Opener {
             let (sender, answer) = oneshot::channel();
             let before = inner.begun;
             inner.queue.push_back(Waiter { before, answer: sender });
-            answer
+            let silent = inner.silent.is_some();
+            (answer, if silent { deadline.min(Instant::now() + SILENT_WAIT) } else { deadline })
         };
-        // A turn given just before the deadline is dropped with the channel, which passes it on.
-        tokio::time::timeout_at(deadline, answer).await.ok()?.ok()
+        // A turn given just before the limit is dropped with the channel, which passes it on.
+        match tokio::time::timeout_at(limit, answer).await {
+            Ok(answer) => answer.ok(),
+            Err(_) if limit < deadline => self.0.lock().silent.clone().map(Err),
+            Err(_) => None,
+        }
     }
 
     /// Ends an attempt (`None`: without a verdict) and answers those who wait, after the lock is released: an answer
@@ -68,11 +81,12 @@ impl Opener {
     fn end(self: &Arc<Self>, number: u64, result: Option<Result<(), OpenError>>) {
         let mut inner = self.0.lock();
         inner.running -= 1;
-        if let Some(result) = &result {
-            inner.failing = result.is_err();
-        }
-        let error = result.and_then(Result::err);
+        let (over, error) = (result.is_some(), result.and_then(Result::err));
         let for_all = matches!(error, Some(OpenError::TimedOut { .. }));
+        if over {
+            inner.failing = error.is_some();
+            inner.silent = error.clone().filter(|_| for_all);
+        }
         // In order of arrival: those who were there before the attempt are in front.
         let concerned = inner.queue.partition_point(|waiter| for_all || waiter.before < number);
         let failed: Vec<_> = match error {
@@ -180,6 +194,25 @@ mod tests {
         }
         drop(turns);
         assert_eq!(opener.0.lock().running, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_silent_server_is_tried_by_a_few_the_others_wait_for_a_second_only() {
+        let opener = Arc::new(Opener::default());
+        let late = || Instant::now() + Duration::from_secs(10);
+        let silence = || OpenError::TimedOut { after: Duration::from_secs(10) };
+        opener.enter(late()).await.unwrap().unwrap().ended(Err(silence()));
+        let mut turns = Vec::new();
+        for _ in 0..AFTER_FAILURE {
+            turns.push(opener.enter(late()).await.unwrap().unwrap());
+        }
+        let started = Instant::now();
+        let known = opener.enter(late()).await.expect("there is a failure to tell of");
+        assert!(matches!(known, Err(OpenError::TimedOut { .. })));
+        assert!((SILENT_WAIT..SILENT_WAIT * 2).contains(&started.elapsed()));
+
+        turns.pop().unwrap().ended(Ok(()));
+        assert!(opener.enter(late()).await.unwrap().is_ok(), "it is back");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::sync::{
 use pools_core::{
     health::HealthState,
     pool::Pool,
-    postgres::{PgConfig, PgError},
+    postgres::{OpenError, PgConfig, PgError},
 };
 use testkit::Stop;
 use tokio::time::Instant;
@@ -146,6 +146,32 @@ async fn pg_11_a_frozen_server_costs_a_check_not_the_pool_and_recovers_when_it_g
     // Ten times the second that it takes.
     assert!(thawed.elapsed() < secs(10), "{:?}", thawed.elapsed());
     drop(futures_util::future::try_join_all((0..3).map(|_| pool.acquire())).await.expect("it recovered"));
+}
+
+#[tokio::test]
+async fn pg_11_once_a_server_is_known_to_be_frozen_a_few_try_it_and_the_others_hear_so_in_a_second() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { connect_timeout: secs(6), ..exactly(12, &server) });
+    ready(&pool).await;
+    server.freeze();
+    let timed = async || {
+        let started = Instant::now();
+        let error = pool.acquire().await.expect_err("it is frozen");
+        assert!(
+            matches!(error, PgError::Open { cause: OpenError::TimedOut { .. }, .. }),
+            "{}",
+            error.reason()
+        );
+        started.elapsed()
+    };
+    timed().await;
+    let mut waits = futures_util::future::join_all((0..12).map(|_| timed())).await;
+    waits.sort_unstable();
+    // Four at a time have the whole time-out, the supervisor's probe among them or not.
+    assert!(waits[7] < secs(4), "{waits:?}");
+    server.thaw();
+    testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+    drop(futures_util::future::try_join_all((0..12).map(|_| pool.acquire())).await.expect("it recovered"));
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@ use pools_core::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::{
     model::{breakdown, metrics},
@@ -21,10 +20,6 @@ use crate::{
     wallet::{routes::shown, service::level_name},
 };
 
-/// Longest time for one wallet.
-const PATIENCE: Duration = Duration::from_secs(25);
-/// Longest time for a whole batch: a proxy in front seldom waits longer than a minute.
-const BATCH_PATIENCE: Duration = Duration::from_secs(30);
 /// Most wallets in a batch.
 const MOST: usize = 50;
 
@@ -70,7 +65,7 @@ impl Batch {
 async fn score(address: Path<String>, scores: Data<ScoreService>) -> Result<Json<Value>, Problem> {
     let wallet = WalletAddress::in_path(&address)?;
     scores.check_configured()?;
-    let scored = scores.score(wallet, Instant::now() + PATIENCE).await?;
+    let scored = scores.score(wallet).await?;
     let analysis = &scored.value.analysis;
     Ok(Json(json!({
         "address": wallet.to_string(),
@@ -89,11 +84,10 @@ async fn analyze(
 ) -> Result<Json<Value>, Problem> {
     let wallet = WalletAddress::in_field(&body.address, "address")?;
     scores.check_configured()?;
-    let end = Instant::now() + PATIENCE;
     let scored = if body.include_lending_history {
-        scores.score(wallet, end).await?
+        scores.score(wallet).await?
     } else {
-        let value = scores.score_without_loans(wallet, end).await?;
+        let value = scores.score_without_loans(wallet).await?;
         Cached { value, source: Level::Loaded, age: Duration::ZERO }
     };
     let mut analysis = shown(&scored.value.analysis);
@@ -109,7 +103,7 @@ async fn analyze(
 async fn batch(JsonBody(body): JsonBody<Batch>, scores: Data<ScoreService>) -> Result<Json<Value>, Problem> {
     let wallets = body.wallets()?;
     scores.check_configured()?;
-    let outcomes = scores.scores(&wallets, Instant::now() + BATCH_PATIENCE).await;
+    let outcomes = scores.scores(&wallets).await;
     let successful = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     let results: Vec<_> =
         wallets.iter().zip(&outcomes).map(|(wallet, outcome)| item(*wallet, outcome)).collect();

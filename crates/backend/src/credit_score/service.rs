@@ -19,7 +19,10 @@ use crate::{
 const SCORES: Namespace = Namespace::new("credit_score", 1);
 /// Wallets of a batch that are looked at at once: enough to keep Etherscan's rate busy, few enough to be done one by one.
 const AT_ONCE: usize = 8;
-const ROUND_OFF: Duration = Duration::from_millis(250);
+/// Of a request without a deadline.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time to put the parts together, at most.
+const ROUND_OFF: Duration = Duration::from_millis(100);
 
 /// A score and what it was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,33 +84,25 @@ impl ScoreService {
     /// The score of a wallet.
     ///
     /// # Errors
-    /// [`ScoreError`], by `end` at the latest.
-    pub async fn score(&self, wallet: WalletAddress, end: Instant) -> Result<Cached<Scored>, ScoreError> {
-        in_time(end, self.cached(wallet)).await?
+    /// [`ScoreError`], by the request's deadline at the latest.
+    pub async fn score(&self, wallet: WalletAddress) -> Result<Cached<Scored>, ScoreError> {
+        in_time(self.cached(wallet)).await?
     }
 
     /// A score that leaves the loans out, not cached itself.
     ///
     /// # Errors
     /// As [`score`](Self::score).
-    pub async fn score_without_loans(
-        &self,
-        wallet: WalletAddress,
-        end: Instant,
-    ) -> Result<Scored, ScoreError> {
+    pub async fn score_without_loans(&self, wallet: WalletAddress) -> Result<Scored, ScoreError> {
         let wallets = &self.wallets;
         let analysis = async { wallets.analyse(wallet, &wallets.network().await, false).await };
-        let analysis = in_time(end, analysis).await?;
+        let analysis = in_time(analysis).await?;
         scored(analysis.map_err(|cause| ScoreError::Wallet(Arc::new(cause)))?)
     }
 
     /// The scores of many wallets, in their order.
-    pub async fn scores(
-        &self,
-        wallets: &[WalletAddress],
-        end: Instant,
-    ) -> Vec<Result<Cached<Scored>, ScoreError>> {
-        let scores = wallets.iter().map(|wallet| self.score(*wallet, end));
+    pub async fn scores(&self, wallets: &[WalletAddress]) -> Vec<Result<Cached<Scored>, ScoreError>> {
+        let scores = wallets.iter().map(|wallet| self.score(*wallet));
         stream::iter(scores).buffered(AT_ONCE).collect().await
     }
 
@@ -138,10 +133,14 @@ impl ScoreService {
     }
 }
 
-/// What is done by `end`. The parts of an analysis end by then on their own: what is there has [`ROUND_OFF`] to be put
-/// together.
-async fn in_time<T>(end: Instant, work: impl Future<Output = T>) -> Result<T, ScoreError> {
-    timeout_at(end + ROUND_OFF, deadline::scope(end, work)).await.map_err(|_| ScoreError::Late)
+/// What is done by the request's deadline. The parts of an analysis end a little earlier, so that those that are there can be
+/// put together.
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, ScoreError> {
+    let now = Instant::now();
+    let end = deadline::current().unwrap_or(now + PATIENCE);
+    let left = end.saturating_duration_since(now);
+    let parts = deadline::scope(end - ROUND_OFF.min(left / 10), work);
+    timeout_at(end, parts).await.map_err(|_| ScoreError::Late)
 }
 
 fn scored(analysis: Analysis) -> Result<Scored, ScoreError> {

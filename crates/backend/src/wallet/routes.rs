@@ -1,18 +1,12 @@
 //! `/api/wallet/{address}`.
 
-use std::time::Duration;
-
 use actix_web::web::{self, Data, Json, Path};
 use chrono::Utc;
-use pools_core::{resilience::deadline, web::Problem};
+use pools_core::web::Problem;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::{model::Analysis, service::WalletService};
 use crate::address::WalletAddress;
-
-/// Longest answer: three calls at three a second behind a full queue of others.
-const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The route of this feature.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -22,10 +16,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
 async fn wallet(address: Path<String>, wallets: Data<WalletService>) -> Result<Json<Value>, Problem> {
     let address = WalletAddress::in_path(&address)?;
     wallets.check_configured()?;
-    let analysis = deadline::scope(Instant::now() + PATIENCE, async {
-        wallets.analyse(address, &wallets.network().await, true).await
-    });
-    Ok(Json(shown(&analysis.await?)))
+    let network = wallets.network().await;
+    Ok(Json(shown(&wallets.analyse(address, &network, true).await?)))
 }
 
 /// An analysis as the API shows it.

@@ -54,22 +54,16 @@ pub struct Market {
 
 impl Market {
     /// Basis points for the ratio of supply to demand; no demand counts as balance.
-    fn surcharge(&self) -> f64 {
-        let at_least = |numerator: u64, denominator: u64| {
-            // Both sides divided first: a sum of amounts may be as large as the type.
-            let scaled = |amount: U256, factor: u64| (amount >> 8_u32).saturating_mul(factor.into());
-            let exact =
-                self.supply.checked_mul(denominator.into()).zip(self.demand.checked_mul(numerator.into()));
-            exact.map_or_else(
-                || scaled(self.supply, denominator) >= scaled(self.demand, numerator),
-                |(supply, demand)| supply >= demand,
-            )
-        };
+    pub fn surcharge(&self) -> f64 {
+        // A quarter of sides so large that three times as much would be no number any more.
+        let (supply, demand) = (self.supply >> 2_u32, self.demand >> 2_u32);
+        let small = supply.bits().max(demand.bits()) < 128;
+        let (supply, demand) = if small { (self.supply, self.demand) } else { (supply, demand) };
         match () {
             () if self.demand.is_zero() => 0.0,
-            () if at_least(3, 2) => -200.0,
-            () if at_least(1, 1) => 0.0,
-            () if at_least(1, 2) => 300.0,
+            () if supply * 2 >= demand * 3 => -200.0,
+            () if supply >= demand => 0.0,
+            () if supply * 2 >= demand => 300.0,
             () => 800.0,
         }
     }
@@ -78,11 +72,16 @@ impl Market {
 /// A rate and what it is made of, in basis points.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Breakdown {
-    base: f64,
-    risk: f64,
-    duration: f64,
-    market: f64,
-    size: f64,
+    /// The platform's own.
+    pub base: f64,
+    /// For the borrower's risk.
+    pub risk: f64,
+    /// For the time.
+    pub duration: f64,
+    /// For supply and demand.
+    pub market: f64,
+    /// For a large loan.
+    pub size: f64,
 }
 
 impl Breakdown {

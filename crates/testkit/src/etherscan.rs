@@ -224,7 +224,7 @@ impl State {
             .filter(|row| row.action == action && row.chain == chain && row.is_of(&address))
             .filter(|row| blocks.contains(&row.block()))
             .collect();
-        found.sort_by_key(|row| row.block());
+        found.sort_by_key(|row| row.at());
         if call.get("sort") == "desc" {
             found.reverse();
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use pools_core::{
     cache::{Cache, CacheKey, Cached, LoadError, Namespace, Policy, Source as Level},
     resilience::deadline,
@@ -86,7 +86,7 @@ impl ScoreService {
     /// # Errors
     /// [`ScoreError`], by the request's deadline at the latest.
     pub async fn score(&self, wallet: WalletAddress) -> Result<Cached<Scored>, ScoreError> {
-        in_time(self.cached(wallet)).await?
+        in_time(self.cached(wallet).boxed()).await?
     }
 
     /// A score that leaves the loans out, not cached itself.
@@ -96,13 +96,13 @@ impl ScoreService {
     pub async fn score_without_loans(&self, wallet: WalletAddress) -> Result<Scored, ScoreError> {
         let wallets = &self.wallets;
         let analysis = async { wallets.analyse(wallet, &wallets.network().await, false).await };
-        let analysis = in_time(analysis).await?;
+        let analysis = in_time(analysis.boxed()).await?;
         scored(analysis.map_err(|cause| ScoreError::Wallet(Arc::new(cause)))?)
     }
 
     /// The scores of many wallets, in their order.
     pub async fn scores(&self, wallets: &[WalletAddress]) -> Vec<Result<Cached<Scored>, ScoreError>> {
-        let scores = wallets.iter().map(|wallet| self.score(*wallet));
+        let scores = wallets.iter().map(|wallet| self.score(*wallet).boxed());
         stream::iter(scores).buffered(AT_ONCE).collect().await
     }
 
@@ -120,7 +120,7 @@ impl ScoreService {
             };
             if is_whole { Ok(scored) } else { Err(NotKept::Partial(Box::new(scored))) }
         };
-        match self.cache.get_or_load(&key, &Policy::new(self.ttl), load).await {
+        match self.cache.get_or_load(&key, &Policy::new(self.ttl), load.boxed()).await {
             Ok(cached) => Ok(cached),
             Err(LoadError::Failed(why)) => match &*why {
                 NotKept::Partial(scored) => {

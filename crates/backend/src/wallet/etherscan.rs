@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pools_core::{
     chain::Address,
@@ -119,31 +120,31 @@ impl EtherscanClient {
         self.list(chain, "tokentx", of, read_transfers).await
     }
 
-    async fn list<T>(
+    async fn list<T: Send>(
         &self,
         chain: u64,
         action: &str,
         of: Address,
-        read: impl Fn(&[u8]) -> Result<Vec<T>, Refusal>,
+        read: fn(&[u8]) -> Result<Vec<T>, Refusal>,
     ) -> Result<Listed<T>, ThirdPartyError> {
         let query = format!(
             "?chainid={chain}&module=account&action={action}&address={of:?}&startblock=0&endblock=99999999\
              &page=1&offset={WINDOW}&sort=desc&apikey={}",
             utf8_percent_encode(self.key.expose_secret(), NON_ALPHANUMERIC)
         );
-        let rows = self.patiently(&query, read).await;
+        let rows = self.patiently(&query, read).boxed().await;
         self.verdict.judge(&rows);
         rows.map(|rows| Listed { truncated: rows.len() >= WINDOW, rows })
     }
 
-    async fn patiently<T>(
+    async fn patiently<T: Send>(
         &self,
         query: &str,
-        read: impl Fn(&[u8]) -> Result<Vec<T>, Refusal>,
+        read: fn(&[u8]) -> Result<Vec<T>, Refusal>,
     ) -> Result<Vec<T>, ThirdPartyError> {
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(4));
         loop {
-            let result = self.once(query, &read).await;
+            let result = self.once(query, read).await;
             let Err(ThirdPartyError::RateLimited { .. }) = result else { return result };
             let pause = pauses.fail();
             let too_late = deadline::current().is_some_and(|end| Instant::now() + pause >= end);
@@ -154,10 +155,10 @@ impl EtherscanClient {
         }
     }
 
-    async fn once<T>(
+    async fn once<T: Send>(
         &self,
         query: &str,
-        read: impl Fn(&[u8]) -> Result<Vec<T>, Refusal>,
+        read: fn(&[u8]) -> Result<Vec<T>, Refusal>,
     ) -> Result<Vec<T>, ThirdPartyError> {
         let http = |cause| ThirdPartyError::Http { upstream: NAME, cause };
         let response = self.upstream.get(query).send().await.map_err(http)?;

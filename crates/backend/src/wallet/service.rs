@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
+use futures_util::FutureExt;
 use pools_core::{
     cache::{Cache, CacheKey, Cached, Namespace, Policy, Source as Level},
     chain::ChainError,
@@ -126,14 +127,16 @@ impl WalletService {
         lending: bool,
     ) -> Result<Analysis, WalletError> {
         self.check_configured()?;
+        // On the heap, here and below: all of it in one future is more than a thread's stack, unoptimised.
         let (history, holdings, account, lending) = tokio::join!(
-            self.history(wallet, network),
-            self.holdings(wallet, network),
-            self.account(wallet, network),
+            self.history(wallet, network).boxed(),
+            self.holdings(wallet, network).boxed(),
+            self.account(wallet, network).boxed(),
             async {
                 let missing = Source::missing(Status::NotRequested, None);
                 if lending { self.lending(wallet).await } else { Err(missing) }
-            },
+            }
+            .boxed(),
         );
         let found = Found { network: network.clone(), history, holdings, account, lending };
         let analysis = found.analysis(wallet, u64::try_from(Utc::now().timestamp()).unwrap_or(0));
@@ -208,7 +211,7 @@ impl WalletService {
         let key = CacheKey::new(namespace).part(&network.name).address(wallet.lower());
         let policy = Policy::new(ttl);
         // Who waits for somebody else's load has a deadline too.
-        let list = in_time(self.cache.get_or_load(&key, &policy, load)).await;
+        let list = in_time(self.cache.get_or_load(&key, &policy, load.boxed())).await;
         list.ok_or_else(|| Arc::new(ListError::Late))?.map_err(shared)
     }
 }

@@ -113,3 +113,71 @@ async fn the_cache_works_on_without_redis() {
     testkit::until_async(crate::stack::BOUND, async || backend.health_of("redis").await == "down").await;
     assert_eq!(backend.must_get("/health").await.body["status"], "degraded");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_borrower_is_shown_with_every_loan_and_the_contracts_own_score() {
+    let (anvil, chain) = seeded_chain().await;
+    let backend =
+        Backend::start(&[("RPC_URL", &anvil.url()), ("LOANVERSE_CONTRACT_ADDRESS", &chain.contract)]).await;
+    let borrower = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+
+    let answer = backend.must_get(&format!("/api/loan-analytics/borrower/{}", borrower.to_lowercase())).await;
+
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let body = &answer.body;
+    assert_eq!(body["address"], borrower);
+    let score = &body["creditScore"];
+    assert_eq!(
+        [&score["score"], &score["totalLoansCount"], &score["repaidLoansCount"]],
+        ["620", "3", "1"],
+        "{score}"
+    );
+    assert_eq!([&score["defaultedLoansCount"], &score["totalBorrowed"]], ["0", "2400000000000"], "{score}");
+    assert!(score["totalRepaid"].is_string() && score["lastUpdated"].is_string(), "{score}");
+    let ids: Vec<_> = body["loans"].as_array().unwrap().iter().map(|loan| loan["id"].clone()).collect();
+    assert_eq!(ids, ["1", "7", "8", "11"]);
+    assert_eq!(body["loans"][3]["collateralRatio"], 150.0, "{body}");
+    assert_eq!(
+        body["totals"],
+        serde_json::json!({
+            "loans": 4, "requested": 1, "active": 2, "repaid": 1, "defaulted": 0,
+            "borrowedUSD": 24_000.0, "repaidUSD": 6_360.0,
+        })
+    );
+
+    let nobody = "0x000000000000000000000000000000000000dEaD";
+    let empty = backend.must_get(&format!("/api/loan-analytics/borrower/{nobody}")).await;
+    assert_eq!((empty.status, &empty.body["loans"]), (200, &serde_json::json!([])), "{}", empty.text);
+    assert_eq!(empty.body["creditScore"]["score"], "0");
+    for bad in ["0x1", "0x70997970c51812dc3A010C7d01b50e0d17dc79C8"] {
+        let answer = backend.must_get(&format!("/api/loan-analytics/borrower/{bad}")).await;
+        assert_eq!((answer.status, answer.body["field"].as_str()), (400, Some("address")), "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_listed_by_their_number() {
+    let (anvil, chain) = seeded_chain().await;
+    let backend =
+        Backend::start(&[("RPC_URL", &anvil.url()), ("LOANVERSE_CONTRACT_ADDRESS", &chain.contract)]).await;
+    let answer = backend.must_get("/api/loan-analytics/tokens").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let tokens = answer.body.as_array().unwrap();
+    let symbols: Vec<_> = tokens.iter().map(|token| token["symbol"].clone()).collect();
+    assert_eq!(symbols, ["ETH", "tUSD", "tGOV", "tOLD"]);
+    for (token, seeded) in tokens.iter().zip(&chain.tokens) {
+        assert_eq!(token["id"], seeded.id.to_string());
+        assert_eq!(token["priceFeed"], seeded.feed);
+        assert_eq!(token["isActive"], true, "{token}");
+        if let Some(address) = &seeded.address {
+            assert_eq!(
+                (&token["contractAddress"], &token["tokenType"]),
+                (&serde_json::json!(address), &serde_json::json!(1))
+            );
+        }
+    }
+    assert_eq!(
+        (&tokens[0]["tokenType"], &tokens[1]["decimals"]),
+        (&serde_json::json!(0), &serde_json::json!(6))
+    );
+}

@@ -6,16 +6,21 @@
     reason = "tests own their tasks, fail by panic and print what they measured"
 )]
 
+mod analytics;
 mod chatbot;
 mod config_doc;
+mod credit_score;
+mod etherscan;
 mod guard;
 mod health_check;
 mod http_rules;
 mod ipfs;
 mod liquidation;
 mod loans;
+mod matching;
 mod missing;
 mod ml;
 mod pools;
 mod stack;
 mod start_stop;
+mod wallet;

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 /// The lists there are.
 pub(super) const ACTIONS: [&str; 3] = ["txlist", "txlistinternal", "tokentx"];
-/// Seconds between blocks: the block of a row follows from its time.
+/// Mainnet's first block, in Unix seconds, and the seconds between two: the block of a row follows from its time.
+const GENESIS: u64 = 1_438_269_973;
 const BLOCK_TIME: u64 = 12;
 
 /// One row of one list on one chain. Without more it is a successful call of mainnet that carries nothing.
@@ -103,7 +104,11 @@ impl Row {
     }
 
     pub(super) fn block(&self) -> u64 {
-        self.at / BLOCK_TIME
+        self.at.saturating_sub(GENESIS) / BLOCK_TIME
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        self.at
     }
 
     pub(super) fn is_of(&self, address: &str) -> bool {

@@ -94,9 +94,24 @@ impl Holders {
 
     /// Enters a lease acquired at `site`, for the request of the current task if there is one.
     pub fn enter(self: &Arc<Self>, site: &'static Location<'static>) -> HolderGuard {
-        let record = Record::new(site, Instant::now());
-        let key = self.records.lock().insert(record);
-        HolderGuard { holders: Arc::clone(self), key }
+        let since = Instant::now();
+        let key = self.records.lock().insert(Record::new(site, since));
+        HolderGuard { holders: Arc::clone(self), key, since }
+    }
+
+    /// All leases, longest first.
+    pub fn list(&self) -> Vec<Holder> {
+        Leases::list(self)
+    }
+
+    /// The lease held longest.
+    pub fn longest(&self) -> Option<Holder> {
+        Leases::longest(self)
+    }
+
+    /// Reports each lease that is out longer than `threshold`, once; its late return is reported too.
+    pub fn watch(self: &Arc<Self>, tasks: &Tasks, threshold: Duration) {
+        watch(self, tasks, threshold);
     }
 }
 
@@ -172,6 +187,14 @@ pub(crate) fn watch(leases: &Arc<impl Leases>, tasks: &Tasks, threshold: Duratio
 pub struct HolderGuard {
     holders: Arc<Holders>,
     key: usize,
+    since: Instant,
+}
+
+impl HolderGuard {
+    /// How long the lease has been out.
+    pub fn held(&self) -> Duration {
+        self.since.elapsed()
+    }
 }
 
 impl Drop for HolderGuard {

@@ -3,37 +3,73 @@
 //! ```text
 //!  task "http connection":  dial ──► handshake ──► drive hyper's Connection ──► drop it: socket closed ──► place freed
 //!                            │ error                 until it ends, or until                              (also when the task
-//!                            └──► open_failed        the `Conn` is dropped                                 panics or is cut)
+//!                            └──► open_failed        the first `Conn` is dropped                           panics or is cut)
 //! ```
 //!
-//! The task holds the pool weakly: dropped with its last clone, the pool drops its idle [`Conn`]s, which ends their tasks.
+//! The task holds the pool weakly: dropped with its last clone, the pool drops its idle [`Conn`]s, which ends their tasks. HTTP/2 is
+//! driven by `multiplex.rs`.
 
 use std::{
-    sync::{Arc, Weak},
+    convert::Infallible,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Inner,
+    Inner, PoolState, Waiter,
     error::Failure,
-    state::{Pooled, SlotId},
+    multiplex,
+    state::{Effects, Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
     wire::{Socket, Stream, Wire},
 };
 
 /// Longest head of an answer that is read. Servers send a few hundred bytes; browsers take up to 256 kB.
-const MAX_HEAD: usize = 64 * 1024;
+pub(super) const MAX_HEAD: u32 = 64 * 1024;
 
-/// An open connection. Dropping it closes it, whatever it is doing.
+/// What requests are handed to.
+#[derive(Debug)]
+pub(super) enum Send {
+    Http1(http1::SendRequest<Upload>),
+    Http2(http2::SendRequest<Upload>, Arc<Sharing>),
+}
+
+/// What the peer has said of how many requests it takes at once. Written by the task of the connection.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    limit: AtomicU32,
+    settled: AtomicBool,
+}
+
+impl Sharing {
+    /// One, until the peer has said how many.
+    pub(super) fn new() -> Self {
+        Self { limit: AtomicU32::new(1), settled: AtomicBool::new(false) }
+    }
+
+    pub(super) fn get(&self) -> Streams {
+        Streams { limit: self.limit.load(Relaxed).max(1), settled: self.settled.load(Relaxed) }
+    }
+
+    pub(super) fn set(&self, streams: Streams) {
+        self.limit.store(streams.limit, Relaxed);
+        self.settled.store(streams.settled, Relaxed);
+    }
+}
+
+/// An open connection. Dropping its first handle closes it, whatever it is doing; HTTP/1 has only that one.
 #[derive(Debug)]
 pub(super) struct Conn {
     slot: SlotId,
-    pub(super) send: SendRequest<Upload>,
+    pub(super) send: Send,
     pub(super) wire: Arc<Wire>,
     /// When it came back last.
     pub(super) idle_since: Instant,
@@ -42,7 +78,13 @@ pub(super) struct Conn {
     /// How long the server said that it keeps idle connections.
     pub(super) hint: Option<Duration>,
     /// Never used: its drop tells the task to end.
-    _alive: oneshot::Sender<std::convert::Infallible>,
+    _alive: Option<oneshot::Sender<Infallible>>,
+}
+
+impl Conn {
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.send, Send::Http2(..))
+    }
 }
 
 impl Pooled for Conn {
@@ -51,21 +93,77 @@ impl Pooled for Conn {
     }
 
     fn is_live(&self) -> bool {
-        !self.send.is_closed()
+        match &self.send {
+            Send::Http1(send) => !send.is_closed(),
+            Send::Http2(send, _) => !send.is_closed(),
+        }
+    }
+
+    fn retires(&self) -> Instant {
+        self.retires
+    }
+
+    fn streams(&self) -> Option<Streams> {
+        match &self.send {
+            Send::Http1(_) => None,
+            Send::Http2(_, sharing) => Some(sharing.get()),
+        }
+    }
+
+    fn share(&self) -> Self {
+        let Send::Http2(send, sharing) = &self.send else {
+            unreachable!("BUG: only a connection that has streams is shared")
+        };
+        Self {
+            slot: self.slot,
+            send: Send::Http2(send.clone(), Arc::clone(sharing)),
+            wire: Arc::clone(&self.wire),
+            idle_since: self.idle_since,
+            retires: self.retires,
+            hint: self.hint,
+            _alive: None,
+        }
     }
 }
 
-/// Gives the place of a connection free when its task ends, in whatever way.
-struct Occupied {
+/// The place of a connection, given free when its task ends, in whatever way.
+pub(super) struct Occupied {
     pool: Weak<Inner>,
     slot: SlotId,
 }
 
+impl Occupied {
+    /// Tells the pool what has become of the connection.
+    pub(super) fn apply(
+        &self,
+        transition: impl FnOnce(&mut PoolState, SlotId, Instant) -> Effects<Conn, Waiter>,
+    ) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.apply(|state, now| transition(state, self.slot, now));
+        }
+    }
+
+    /// Hands the open connection to the pool; the receiver ends when it is to be closed.
+    pub(super) fn opened(&self, send: Send, wire: Arc<Wire>) -> Option<oneshot::Receiver<Infallible>> {
+        let pool = self.pool.upgrade()?;
+        let (alive, ended) = oneshot::channel();
+        let now = Instant::now();
+        let retires = now + pool.lifetime();
+        let slot = self.slot;
+        let conn = Conn { slot, send, wire, idle_since: now, retires, hint: None, _alive: Some(alive) };
+        let expires = pool.expiry(&conn, now);
+        pool.apply(|state, now| state.opened(conn, expires, now));
+        Some(ended)
+    }
+
+    pub(super) fn pool(&self) -> Option<Arc<Inner>> {
+        self.pool.upgrade()
+    }
+}
+
 impl Drop for Occupied {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.apply(|state, now| state.ended(self.slot, now));
-        }
+        self.apply(|state, slot, now| state.ended(slot, now));
     }
 }
 
@@ -74,9 +172,9 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
     // Declared first, so dropped last, after the socket, also when the task is aborted.
     let occupied = Occupied { pool, slot };
     let started = Instant::now();
-    let Some(dialer) = occupied.pool.upgrade().map(|pool| pool.dialer.clone()) else { return };
+    let Some(dialer) = occupied.pool().map(|pool| pool.dialer.clone()) else { return };
     let opened = dialer.open(&key).await;
-    let Some(pool) = occupied.pool.upgrade() else { return };
+    let Some(pool) = occupied.pool() else { return };
     pool.recorder.open_ended(opened.is_ok(), started.elapsed());
     let stream = match opened {
         Ok(stream) => stream,
@@ -86,26 +184,17 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
         }
     };
     drop(pool);
-    drive(&occupied, stream).await;
+    if stream.is_h2() { multiplex::drive(&occupied, stream).await } else { drive(&occupied, stream).await }
 }
 
 async fn drive(occupied: &Occupied, stream: Stream) {
     let (socket, wire) = Socket::new(stream);
     let mut builder = http1::Builder::new();
-    builder.max_header_size(MAX_HEAD);
+    builder.max_header_size(MAX_HEAD as usize);
     let handshake = builder.handshake(TokioIo::new(socket)).await;
     // HTTP/1 has no handshake: hyper only allocates here.
     let Ok((send, connection)) = handshake else { return };
-    let (alive, ended) = oneshot::channel();
-    {
-        let Some(pool) = occupied.pool.upgrade() else { return };
-        let now = Instant::now();
-        let retires = now + pool.lifetime();
-        let slot = occupied.slot;
-        let conn = Conn { slot, send, wire, idle_since: now, retires, hint: None, _alive: alive };
-        let expires = pool.expiry(&conn, now);
-        pool.apply(|state, now| state.opened(conn, expires, now));
-    }
+    let Some(ended) = occupied.opened(Send::Http1(send), wire) else { return };
     tokio::select! {
         // Errors are told to the request under way; without one there is nobody to tell.
         result = connection => if let Err(error) = result {

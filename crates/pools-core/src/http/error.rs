@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{redirect::RedirectError, upload::UploadError};
+use super::{multiplex::h2_error, redirect::RedirectError, upload::UploadError};
 use crate::holders::Holder;
 
 /// Where a failed request was going, and with which attempt.
@@ -188,6 +188,16 @@ pub enum HttpError {
         #[source]
         cause: RedirectError,
     },
+    /// The server has refused to look at the request (HTTP/2's REFUSED_STREAM, or a GOAWAY that leaves it out), several
+    /// times. It may be sent again, whatever it is.
+    #[error("{at}: refused before it was looked at")]
+    Refused {
+        /// Where.
+        at: At,
+        /// What was seen of it.
+        #[source]
+        cause: Arc<hyper::Error>,
+    },
     /// The server did not answer in time.
     #[error("{at}: no answer after {after:?}")]
     Head {
@@ -332,9 +342,12 @@ impl HttpError {
     }
 
     /// The variant of what went wrong with hyper's connection.
-    pub(super) fn broken(at: At, cause: hyper::Error) -> Self {
-        let kind = io_kind(&cause);
-        let cause = Arc::new(cause);
+    pub(super) fn broken(at: At, cause: Arc<hyper::Error>) -> Self {
+        let kind = io_kind(&*cause);
+        let was_reset = h2_error(&cause).is_some_and(|h2| h2.is_reset() || h2.is_go_away());
+        if was_reset {
+            return Self::Reset { at, cause };
+        }
         if is_reset(kind) {
             return Self::Reset { at, cause };
         }
@@ -365,7 +378,8 @@ fn is_reset(kind: Option<io::ErrorKind>) -> bool {
 pub(super) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
+        let in_h2 = error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        if let Some(io) = error.downcast_ref::<io::Error>().or(in_h2) {
             return Some(io.kind());
         }
         next = error.source();

@@ -8,14 +8,18 @@ use std::{
 use ::http::{
     HeaderValue, Method, Request, Response as Head, Uri, Version,
     header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, RANGE, USER_AGENT},
+    uri::{Authority, Parts, Scheme},
 };
+use futures_util::future::Either;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    connection::Send,
     decoding::ACCEPTED,
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
+    multiplex::{self, Broken},
     request::RequestBuilder,
     response::Response,
     state::Ask,
@@ -27,6 +31,9 @@ use crate::stats::CloseReason;
 
 /// Some servers refuse requests without one.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
+
+/// How often a request is sent again that a server refuses to look at, before the caller is told.
+const MAX_REFUSALS: u32 = 3;
 
 impl RequestBuilder {
     /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
@@ -41,6 +48,7 @@ impl RequestBuilder {
         let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut ask = Ask::Any;
         let mut attempt = first;
+        let mut refusals = 0;
         loop {
             let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
             let mut lease = self.pool.0.acquire(&order).await?;
@@ -55,7 +63,15 @@ impl RequestBuilder {
                     ask = Ask::Fresh;
                     attempt += 1;
                 }
-                Err(Failed::Stale(error) | Failed::Other(error)) => return Err(error),
+                // The server says that it has done nothing.
+                Err(Failed::Refused(_)) if self.retry && refusals < MAX_REFUSALS && self.body.is_whole() => {
+                    refusals += 1;
+                    ask = ask.max(Ask::Again);
+                    attempt += 1;
+                }
+                Err(Failed::Stale(error) | Failed::Refused(error) | Failed::Other(error)) => {
+                    return Err(error);
+                }
             }
         }
     }
@@ -67,16 +83,23 @@ impl RequestBuilder {
     async fn exchange(&self, mut lease: Lease, target: &Target, at: &At) -> Result<Response, Failed> {
         let reused = lease.reused;
         // The last exchange may be complete for its caller a moment before hyper is ready for the next.
-        if let Err(cause) = lease.conn().send.ready().await {
+        if let Send::Http1(send) = &mut lease.conn().send
+            && let Err(cause) = send.ready().await
+        {
             lease.close(CloseReason::Peer);
             let closed = HttpError::Truncated { at: at.clone(), cause: Arc::new(cause) };
             return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
         }
-        let wire = Arc::clone(&lease.conn().wire);
-        let (read_before, written_before) = (wire.read(), wire.written());
-        let mut sent = pin!(lease.conn().send.try_send_request(self.message(target)));
+        let upload = match lease.conn().is_shared() {
+            true => Progress::shared(&self.body),
+            false => Progress::alone(Arc::clone(&lease.conn().wire), &self.body),
+        };
+        let read_before = upload.wire.read();
+        let mut sent = pin!(match &mut lease.conn().send {
+            Send::Http1(send) => Either::Left(send.try_send_request(self.message(target))),
+            Send::Http2(send, _) => Either::Right(send.try_send_request(self.multiplexed(target, &upload))),
+        });
         lease.begin();
-        let upload = Progress::new(wire, written_before, &self.body);
         let head = match self.head(sent.as_mut(), &upload, at).await {
             Ok(head) => head,
             Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
@@ -91,13 +114,16 @@ impl RequestBuilder {
                     lease.close(CloseReason::Unfinished);
                     return Err(Failed::Other(HttpError::Upload { at: at.clone(), cause }));
                 }
+                if lease.conn().is_shared() {
+                    return Err(broken_among_others(lease, at, unsent, cause));
+                }
                 if reused && untouched && is_stale(&cause) {
                     lease.stale(&target.key);
                     let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
                     return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
                 }
                 lease.close(CloseReason::Broken);
-                return Err(Failed::Other(HttpError::broken(at.clone(), cause)));
+                return Err(Failed::Other(HttpError::broken(at.clone(), Arc::new(cause))));
             }
         };
         Response::new(head, lease, at.clone(), upload, self.deadline, self.decodes()).map_err(Failed::Other)
@@ -131,6 +157,21 @@ impl RequestBuilder {
                 headers.append(name, value.clone());
             }
         }
+        message
+    }
+
+    /// The same in HTTP/2's form, where the host is no header.
+    fn multiplexed(&self, target: &Target, upload: &Progress) -> Request<Upload> {
+        let mut message = self.message(target);
+        message.body_mut().told_to(Arc::clone(&upload.wire));
+        *message.version_mut() = Version::HTTP_2;
+        let host = message.headers_mut().remove(HOST);
+        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let mut uri = Parts::default();
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = authority.or_else(|| Authority::try_from(target.key.name()).ok());
+        uri.path_and_query = Some(target.path.clone());
+        *message.uri_mut() = Uri::from_parts(uri).expect("BUG: the parts of a URL that was parsed");
         message
     }
 
@@ -172,12 +213,36 @@ impl RequestBuilder {
     }
 }
 
+/// What a failed request means on a connection that others use as well.
+fn broken_among_others(lease: Lease, at: &At, unsent: bool, cause: hyper::Error) -> Failed {
+    let (at, reused) = (at.clone(), lease.reused);
+    let cause = Arc::new(cause);
+    match multiplex::broken(&cause) {
+        Broken::Refused => Failed::Refused(HttpError::Refused { at, cause }),
+        Broken::GoneAway => {
+            lease.retire(CloseReason::NotReusable);
+            Failed::Refused(HttpError::Refused { at, cause })
+        }
+        Broken::Stream => Failed::Other(HttpError::Reset { at, cause }),
+        Broken::Connection => {
+            lease.retire(CloseReason::Broken);
+            match reused {
+                true if unsent => Failed::NotSent,
+                true => Failed::Stale(HttpError::Stale { at, cause }),
+                false => Failed::Other(HttpError::broken(at, cause)),
+            }
+        }
+    }
+}
+
 /// Why an exchange failed, as the retry sees it.
 enum Failed {
     /// The server cannot have seen it, and the connection was not new.
     NotSent,
     /// The server closed an idle connection meanwhile; it may have seen the request.
     Stale(HttpError),
+    /// The server has seen it and not looked at it.
+    Refused(HttpError),
     Other(HttpError),
 }
 

@@ -75,6 +75,10 @@ impl Lease {
         self.conn.as_mut().expect("BUG: only taken by what consumes the lease")
     }
 
+    pub(super) fn conn_ref(&self) -> &Conn {
+        self.conn.as_ref().expect("BUG: only taken by what consumes the lease")
+    }
+
     pub(super) fn pool(&self) -> &Arc<Inner> {
         &self.pool
     }
@@ -89,8 +93,15 @@ impl Lease {
         self.fate = Fate::Clean;
     }
 
-    /// The connection cannot be used again.
+    /// The exchange has failed. A connection without others cannot be used again; a shared one is told to end it.
     pub(super) fn close(mut self, reason: CloseReason) {
+        if !self.conn().is_shared() {
+            self.give_back(|_| Return::Close(reason));
+        }
+    }
+
+    /// The connection takes no more requests; closed when those under way have ended.
+    pub(super) fn retire(mut self, reason: CloseReason) {
         self.give_back(|_| Return::Close(reason));
     }
 
@@ -119,8 +130,10 @@ impl Drop for Lease {
         let pool = Arc::clone(&self.pool);
         let fate = self.fate;
         self.give_back(|conn| match fate {
-            Fate::Busy => Return::Close(CloseReason::Unfinished),
-            Fate::Clean => {
+            Fate::Busy if !conn.is_shared() => Return::Close(CloseReason::Unfinished),
+            // hyper resets the one request whose future or body was dropped.
+            _ if conn.is_shared() => Return::Reusable { expires: pool.expiry(conn, Instant::now()) },
+            _ => {
                 let now = Instant::now();
                 match pool.expiry(conn, now) {
                     expires if expires > now => Return::Reusable { expires },

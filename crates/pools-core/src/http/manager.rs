@@ -27,6 +27,9 @@ use super::{
 /// RFC 8305's recommended "Connection Attempt Delay".
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// HTTP/2 over TLS, as ALPN calls it.
+pub(super) const H2: &[u8] = b"h2";
+
 /// Turns a host name and a port into addresses, the preferred first.
 pub type Resolver = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
@@ -35,7 +38,7 @@ pub(super) fn system_resolver() -> Resolver {
     Arc::new(|host, port| async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed())
 }
 
-/// Mozilla's roots; HTTP/1.1 only, since nothing here speaks HTTP/2 yet.
+/// Mozilla's roots; HTTP/2 where the server speaks it.
 pub(super) fn default_tls() -> Arc<ClientConfig> {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -43,7 +46,7 @@ pub(super) fn default_tls() -> Arc<ClientConfig> {
         .expect("BUG: ring offers TLS 1.2 and 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     Arc::new(config)
 }
 

@@ -29,9 +29,13 @@
 //!
 //! **Policies** (retries, breaker, rate, bulkhead) belong to an [`Upstream`]; what is sent past one obeys the pool's limits alone.
 //!
-//! **Not here**: cookies, proxies, HTTP/2. A connection serves one
-//! request at a time; HTTP/2 needs places per stream beside those per connection in `state.rs`.
+//! **HTTP/2** is spoken where a TLS server wants it (ALPN). One connection then carries many requests, no more than its server
+//! allows; `multiplex.rs` drives it. `sockets` and every cap count connections; requests on shared ones are
+//! `pools_http_streams`.
+//!
+//! **Not here**: cookies, proxies; HTTP/2 in clear text.
 
+mod builder;
 mod connection;
 mod decoding;
 mod error;
@@ -39,6 +43,7 @@ mod exchange;
 mod lease;
 mod manager;
 pub mod multipart;
+mod multiplex;
 mod policy;
 mod redirect;
 mod request;
@@ -68,9 +73,9 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout_at},
 };
-use tokio_rustls::rustls::ClientConfig;
 
 pub use self::{
+    builder::HttpPoolBuilder,
     error::{At, HttpError, OpenError},
     manager::Resolver,
     policy::{BreakerPolicy, Policy},
@@ -87,7 +92,8 @@ use self::{
     connection::Conn,
     lease::Waiter,
     manager::Dialer,
-    state::{Limits, SlotId, State},
+    multiplex::Multiplex,
+    state::{SlotId, State},
     target::Key,
 };
 use crate::{
@@ -98,101 +104,12 @@ use crate::{
     tasks::Tasks,
 };
 
+/// Requests under way on HTTP/2 connections, of which one carries many. Gauge.
+const STREAMS: &str = "pools_http_streams";
 /// Requests sent again because the server had closed the idle connection. Counter.
 const STALE_RETRIES: &str = "pools_http_stale_retries_total";
 
-/// Longest queue per host: at 50 connections and 100 ms an answer, the last of 1,000 waits two seconds, which a user
-/// still sits through; more would be served after they have gone.
-const MAX_QUEUE: usize = 1_000;
-/// Node has none and waits for the kernel, over two minutes; a server that needs ten seconds to accept is down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Old enough to pay for its handshake many times, young enough that a DNS change is followed within minutes.
-const MAX_AGE: Duration = Duration::from_secs(600);
-
 type PoolState = State<Conn, Waiter>;
-
-/// What `HttpConfig` does not say.
-#[derive(Clone)]
-#[must_use = "`build` makes the pool"]
-pub struct HttpPoolBuilder {
-    config: HttpConfig,
-    max_queue: usize,
-    connect_timeout: Duration,
-    max_age: Duration,
-    tls: Option<Arc<ClientConfig>>,
-    resolver: Option<Resolver>,
-}
-
-impl fmt::Debug for HttpPoolBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpPoolBuilder").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-impl HttpPoolBuilder {
-    /// Most requests that wait for one host.
-    pub fn max_queue(self, max_queue: usize) -> Self {
-        Self { max_queue, ..self }
-    }
-
-    /// Longest time for TCP and TLS together.
-    pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
-        Self { connect_timeout, ..self }
-    }
-
-    /// A connection older than this, a tenth more or less, is not used again. It never cuts a request.
-    pub fn max_age(self, max_age: Duration) -> Self {
-        Self { max_age, ..self }
-    }
-
-    /// Other roots or client certificates than the default (Mozilla's roots, none).
-    pub fn tls(self, tls: Arc<ClientConfig>) -> Self {
-        Self { tls: Some(tls), ..self }
-    }
-
-    /// Another resolver than the system's.
-    pub fn resolver(self, resolver: Resolver) -> Self {
-        Self { resolver: Some(resolver), ..self }
-    }
-
-    /// The pool. No I/O happens before the first request.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn build(self) -> HttpPool {
-        let Self { config, max_queue, connect_timeout, max_age, tls, resolver } = self;
-        let recorder = Arc::new(Recorder::default());
-        let limits = Limits {
-            per_host: config.max_sockets,
-            total: config.max_total_sockets,
-            free: config.max_free_sockets,
-            linger: config.free_linger,
-            queue: max_queue,
-        };
-        let tls = tls.unwrap_or_else(manager::default_tls);
-        let resolver = resolver.unwrap_or_else(manager::system_resolver);
-        let health = HealthCell::new(PoolKind::Http);
-        // It has no server of its own that could be down.
-        health.up();
-        let inner = Arc::new(Inner {
-            dialer: Dialer::new(config.keep_alive, connect_timeout, tls, resolver),
-            state: Mutex::new(State::new(limits, Arc::clone(&recorder))),
-            config,
-            max_age,
-            recorder,
-            holders: Holders::new(PoolKind::Http),
-            health,
-            stale_retries: AtomicU64::new(0),
-            upstreams: Mutex::default(),
-            tasks: Tasks::new(),
-            runtime: Handle::current(),
-            reap: Arc::new(Notify::new()),
-            emptied: Notify::new(),
-        });
-        inner.spawn("http reaper", reap(Arc::downgrade(&inner), Arc::clone(&inner.reap)));
-        HttpPool(inner)
-    }
-}
 
 /// The pool. Clones share the same connections.
 #[derive(Clone)]
@@ -200,6 +117,7 @@ pub struct HttpPool(Arc<Inner>);
 
 struct Inner {
     config: HttpConfig,
+    multiplex: Multiplex,
     max_age: Duration,
     dialer: Dialer,
     state: Mutex<PoolState>,
@@ -238,8 +156,7 @@ impl HttpPool {
 
     /// For what the settings do not say.
     pub fn builder(config: HttpConfig) -> HttpPoolBuilder {
-        let (max_queue, connect_timeout, max_age) = (MAX_QUEUE, CONNECT_TIMEOUT, MAX_AGE);
-        HttpPoolBuilder { config, max_queue, connect_timeout, max_age, tls: None, resolver: None }
+        HttpPoolBuilder::new(config)
     }
 
     /// A GET request. A bad URL is told by `send`.
@@ -273,9 +190,9 @@ impl Pool for HttpPool {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let (targets, totals) = {
+        let (targets, totals, streams) = {
             let state = self.0.state.lock();
-            (state.targets(), self.0.recorder.totals())
+            (state.targets(), self.0.recorder.totals(), state.streams())
         };
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has no integers")]
         let stale_retries = Sample {
@@ -285,6 +202,13 @@ impl Pool for HttpPool {
             labels: Vec::new(),
             value: self.0.stale_retries.load(Ordering::Relaxed) as f64,
         };
+        let streams = Sample {
+            name: STREAMS,
+            help: "Requests under way on HTTP/2 connections, of which one carries many.",
+            kind: SampleKind::Gauge,
+            labels: Vec::new(),
+            value: f64::from(streams),
+        };
         Snapshot {
             pool: PoolKind::Http,
             health: self.0.health.get(),
@@ -292,7 +216,7 @@ impl Pool for HttpPool {
             targets,
             holders: self.0.holders.list(),
             totals,
-            samples: [vec![stale_retries], upstream::samples(&self.0.upstreams)].concat(),
+            samples: [vec![stale_retries, streams], upstream::samples(&self.0.upstreams)].concat(),
         }
     }
 

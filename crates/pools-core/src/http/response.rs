@@ -74,7 +74,7 @@ impl Coming {
             self.lease.finish();
         } else {
             // The server answered without reading all of it: the next request would queue behind the rest.
-            self.lease.close(CloseReason::Unfinished);
+            self.lease.retire(CloseReason::Unfinished);
         }
     }
 
@@ -88,7 +88,13 @@ impl Coming {
 
     /// Closes the connection if the rest is not worth reading.
     fn if_small(self) -> Option<Self> {
-        if !self.reusable || !self.upload.is_done() || self.body.size_hint().lower() > DRAIN_BYTES {
+        if !self.upload.is_done() {
+            self.lease.retire(CloseReason::Unfinished);
+            return None;
+        }
+        // Of a shared connection, only this answer is cut short.
+        let large = self.body.size_hint().lower() > DRAIN_BYTES || self.lease.conn_ref().is_shared();
+        if !self.reusable || large {
             self.lease.close(CloseReason::Unfinished);
             return None;
         }
@@ -136,7 +142,7 @@ impl Response {
         }
         // Without either, only the end of the connection ends the body.
         let has_end = body.size_hint().exact().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
-        let reusable = has_end && keeps_alive(&head);
+        let reusable = head.version == Version::HTTP_2 || (has_end && keeps_alive(&head));
         lease.conn().hint = keep_alive_hint(&head.headers).or(lease.conn().hint);
         let silence = lease.pool().config.timeout;
         let coming = Some(Coming { body, lease, upload, reusable });
@@ -159,6 +165,11 @@ impl Response {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.head.status
+    }
+
+    /// The version of HTTP that it came in.
+    pub fn version(&self) -> Version {
+        self.head.version
     }
 
     /// The headers.
@@ -280,7 +291,7 @@ impl Response {
                     let error = match coming.upload.failure() {
                         _ if coming.lease.pool().state.lock().is_cut() => HttpError::Closed { host: at.host },
                         Some(cause) => HttpError::Upload { at, cause },
-                        None => HttpError::broken(at, cause),
+                        None => HttpError::broken(at, Arc::new(cause)),
                     };
                     return Poll::Ready(Err(self.fail(CloseReason::Broken, error)));
                 }

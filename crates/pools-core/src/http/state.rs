@@ -16,6 +16,10 @@
 //! **Order.** Waiters have tickets; the smallest is served first. Whoever was handed a dead connection takes a
 //! negative ticket, which is the front. A returned connection goes to the first waiter, never to a newcomer.
 //!
+//! **Sharing.** An HTTP/2 connection takes several requests at once: as many as its peer allows, of which each has a handle of
+//! the connection; the state keeps the handle that holds it open. With at least one request it is leased, else idle. Until a host
+//! has answered one dial (its TLS handshake says which protocol, its SETTINGS how many), no other is begun for it.
+//!
 //! **The cap over all hosts.** When it is reached, a waiting host first takes the places of idle connections,
 //! oldest first. If none is idle, a host gives up a returned connection for the neediest waiting host that has at least two
 //! fewer, or one fewer and an older waiter: shares become equal, nobody starves, and nothing oscillates.
@@ -33,8 +37,10 @@ use std::{
 use slab::Slab;
 use tokio::time::Instant;
 
-pub(super) use self::model::{Acquired, Ask, Effects, Granted, Limits, Pooled, Return, SlotId, Ticket};
-use self::model::{Host, Place, Slot, Waiter, count};
+pub(super) use self::model::{
+    Acquired, Ask, Effects, Granted, Limits, Pooled, Return, SlotId, Streams, Ticket,
+};
+use self::model::{Host, Place, Shared, Sharing, Slot, Waiter, count};
 use super::{error::Failure, target::Key};
 use crate::stats::{CloseReason, Recorder, Target};
 
@@ -95,15 +101,16 @@ impl<C: Pooled, W> State<C, W> {
             return (Acquired::Closed, fx);
         }
         let id = self.host(key);
+        let reuses = ask != Ask::Fresh || matches!(self.hosts[id].sharing, Sharing::Shared(_));
         if self.hosts[id].waiters.is_empty()
-            && ask != Ask::Fresh
-            && let Some(conn) = self.take_idle(id, now, &mut fx)
+            && reuses
+            && let Some(conn) = self.take(id, now, &mut fx)
         {
             return (Acquired::Granted(Granted { conn, reused: true }), fx);
         }
         // Whoever has a dial of his own does not stand in the queue. A retry was let in before: refusing it now
         // would turn a lost race into an error.
-        let waiting = self.hosts[id].unserved();
+        let waiting = self.hosts[id].in_line(self.limits.per_host);
         if waiting as usize >= self.limits.queue && ask == Ask::Any && !self.has_room(id, now) {
             self.tidy(id, &mut fx);
             return (Acquired::QueueFull { waiting }, fx);
@@ -134,9 +141,19 @@ impl<C: Pooled, W> State<C, W> {
         let host = &mut self.hosts[id];
         host.backoff.reset();
         host.retry_at = None;
+        let streams = conn.streams();
+        host.sharing = streams.map_or(Sharing::Single, Sharing::Shared);
         match host.waiters.pop_first() {
             Some((_, waiter)) => {
-                self.move_to(conn.slot(), Place::Leased);
+                let slot = conn.slot();
+                let conn = if streams.is_some() {
+                    let handle = conn.share();
+                    host.shared.push(Shared { conn, used: 1, retired: None });
+                    handle
+                } else {
+                    conn
+                };
+                self.move_to(slot, Place::Leased);
                 fx.grants.push((waiter.handle, Granted { conn, reused: false }));
             }
             None => self.park(id, conn, expires, now, &mut fx),
@@ -180,6 +197,12 @@ impl<C: Pooled, W> State<C, W> {
             fx.closes.push(conn);
             return fx;
         };
+        if let Some(at) = self.shared_at(id, conn.slot()) {
+            self.release(id, at, fate, now, &mut fx);
+            fx.closes.push(conn);
+            self.plan(id, now, &mut fx);
+            return fx;
+        }
         match fate {
             Return::Reusable { .. } if !conn.is_live() => {
                 self.close(conn, CloseReason::Peer, &mut fx);
@@ -215,7 +238,12 @@ impl<C: Pooled, W> State<C, W> {
         let Some(id) = self.host_of(slot) else { return fx };
         match self.slots[slot.index].place {
             Place::Closing => {}
-            Place::Leased => self.recorder.closed(CloseReason::Broken),
+            Place::Leased => {
+                let shared = self.shared_at(id, slot).map(|at| self.hosts[id].shared.swap_remove(at));
+                let retired = shared.as_ref().and_then(|shared| shared.retired);
+                self.recorder.closed(retired.unwrap_or(CloseReason::Broken));
+                fx.closes.extend(shared.map(|shared| shared.conn));
+            }
             Place::Opening => {}
             Place::Idle => {
                 self.recorder.closed(CloseReason::Peer);
@@ -226,6 +254,30 @@ impl<C: Pooled, W> State<C, W> {
             }
         }
         self.remove(slot);
+        self.plan(id, now, &mut fx);
+        fx
+    }
+
+    /// The peer has said how far the connection can be shared.
+    pub(super) fn settled(&mut self, slot: SlotId, streams: Streams, now: Instant) -> Effects<C, W> {
+        let mut fx = Effects::default();
+        let Some(id) = self.host_of(slot) else { return fx };
+        self.hosts[id].sharing = Sharing::Shared(streams);
+        self.plan(id, now, &mut fx);
+        fx
+    }
+
+    /// The peer takes no new request on this connection; those under way go on.
+    pub(super) fn retire(&mut self, slot: SlotId, now: Instant) -> Effects<C, W> {
+        let mut fx = Effects::default();
+        let Some(id) = self.host_of(slot) else { return fx };
+        let host = &mut self.hosts[id];
+        if let Some(shared) = host.shared.iter_mut().find(|shared| shared.conn.slot() == slot) {
+            shared.retired.get_or_insert(CloseReason::NotReusable);
+        } else if let Some(at) = host.idle.iter().position(|idle| idle.conn.slot() == slot) {
+            let idle = host.idle.remove(at);
+            self.close(idle.conn, CloseReason::NotReusable, &mut fx);
+        }
         self.plan(id, now, &mut fx);
         fx
     }
@@ -309,6 +361,11 @@ impl<C: Pooled, W> State<C, W> {
             waiting: count(host.waiters.len()),
         });
         targets.collect()
+    }
+
+    /// Requests under way on connections that take several at once.
+    pub(super) fn streams(&self) -> u32 {
+        self.hosts.iter().flat_map(|(_, host)| &host.shared).map(|shared| shared.used).sum()
     }
 
     /// Connections of a host that are not idle, and dials among them.

@@ -114,7 +114,7 @@ impl Content {
     }
 
     pub(super) fn upload(&self) -> Upload {
-        Upload { rest: self.clone() }
+        Upload { rest: self.clone(), moved: None }
     }
 }
 
@@ -185,6 +185,14 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Upload {
     rest: Content,
+    moved: Option<Arc<Wire>>,
+}
+
+impl Upload {
+    /// Where no socket is the request's own, what is handed over is what has moved.
+    pub(super) fn told_to(&mut self, moved: Arc<Wire>) {
+        self.moved = Some(moved);
+    }
 }
 
 impl Body for Upload {
@@ -200,6 +208,9 @@ impl Body for Upload {
             Content::Whole(rest) => Some(Ok(rest.split_to(rest.len().min(PIECE)))),
             Content::Streamed(streamed) => ready!(streamed.source.lock().poll_piece(cx)),
         };
+        if let (Some(Ok(piece)), Some(moved)) = (&piece, &self.moved) {
+            moved.did_write(piece.len());
+        }
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
@@ -226,18 +237,28 @@ impl Body for Upload {
 pub(super) struct Progress {
     pub(super) wire: Arc<Wire>,
     written_before: u64,
-    length: u64,
+    needed: u64,
     streamed: Option<Arc<Streamed>>,
 }
 
 impl Progress {
-    pub(super) fn new(wire: Arc<Wire>, written_before: u64, content: &Content) -> Self {
-        Self { wire, written_before, length: content.length(), streamed: content.stream().cloned() }
+    /// On a connection of its own.
+    pub(super) fn alone(wire: Arc<Wire>, content: &Content) -> Self {
+        let written_before = wire.written();
+        // The head comes on top of the body, so this is late rather than early.
+        let needed = content.length() + 1;
+        Self { wire, written_before, needed, streamed: content.stream().cloned() }
     }
 
-    /// Whether the kernel has all of it. The head comes on top of the body, so this is late rather than early.
+    /// On a connection with others: what was handed over counts, of which little waits in our buffers.
+    pub(super) fn shared(content: &Content) -> Self {
+        let streamed = content.stream().cloned();
+        Self { wire: Arc::default(), written_before: 0, needed: content.length(), streamed }
+    }
+
+    /// Whether the kernel has all of it.
     pub(super) fn is_done(&self) -> bool {
-        self.wire.written() - self.written_before > self.length
+        self.wire.written() - self.written_before >= self.needed
     }
 
     /// Why the body could not be sent, if it was the body.

@@ -60,7 +60,7 @@ impl Wire {
         self.moved_at.store(nanos(), Relaxed);
     }
 
-    fn did_write(&self, bytes: usize) {
+    pub(super) fn did_write(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Relaxed);
         let now = nanos();
         self.written_at.store(now, Relaxed);
@@ -93,6 +93,11 @@ impl Stream {
             Self::Tls(stream) => Pin::new(stream),
             Self::Unix(stream) => Pin::new(stream),
         }
+    }
+
+    /// Whether the handshake has agreed on HTTP/2.
+    pub(super) fn is_h2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 
     fn is_write_vectored(&self) -> bool {

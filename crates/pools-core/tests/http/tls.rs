@@ -24,11 +24,21 @@ use tokio_rustls::{
 use crate::support::{builder, get, ms, until_idle};
 
 /// Speaks TLS in front of a plain server.
-struct Front {
+pub(crate) struct Front {
     address: SocketAddr,
     certificate: CertificateDer<'static>,
     resumed: Arc<AtomicU32>,
     accepting: JoinHandle<()>,
+}
+
+impl Front {
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub(crate) fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+        client(&self.certificate, protocols)
+    }
 }
 
 impl Drop for Front {
@@ -37,19 +47,41 @@ impl Drop for Front {
     }
 }
 
-async fn front(upstream: SocketAddr, change: impl FnOnce(&mut CertificateParams)) -> Front {
+/// A server's side of TLS for `localhost`, and its certificate.
+pub(crate) fn acceptor(
+    change: impl FnOnce(&mut CertificateParams),
+    protocols: &[&[u8]],
+) -> (TlsAcceptor, CertificateDer<'static>) {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     change(&mut params);
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    (TlsAcceptor::from(Arc::new(config)), certificate)
+}
+
+/// The other side, which trusts this certificate only.
+pub(crate) fn client(certificate: &CertificateDer<'static>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
+pub(crate) async fn front(upstream: SocketAddr, change: impl FnOnce(&mut CertificateParams)) -> Front {
+    let (acceptor, certificate) = acceptor(change, &[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let resumed = Arc::new(AtomicU32::new(0));
@@ -75,14 +107,7 @@ async fn front(upstream: SocketAddr, change: impl FnOnce(&mut CertificateParams)
 
 /// A pool that trusts this certificate only.
 fn trusting(front: &Front) -> HttpPool {
-    let mut roots = RootCertStore::empty();
-    roots.add(front.certificate.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    builder(|_| {}).tls(Arc::new(config)).connect_timeout(ms(2_000)).build()
+    builder(|_| {}).tls(front.client(&[])).connect_timeout(ms(2_000)).build()
 }
 
 fn url(name: &str, address: SocketAddr) -> String {

@@ -18,6 +18,8 @@ pub(in crate::http) struct Limits {
     pub(in crate::http) free: u32,
     pub(in crate::http) linger: Duration,
     pub(in crate::http) queue: usize,
+    /// Whether a TLS handshake may bring a connection that can be shared.
+    pub(in crate::http) negotiates: bool,
 }
 
 /// A place for one connection. The serial tells it from a later one at the same index.
@@ -33,6 +35,32 @@ pub(in crate::http) trait Pooled {
     fn slot(&self) -> SlotId;
     /// Whether its peer has not closed it yet, as far as is known.
     fn is_live(&self) -> bool;
+    /// It takes no new request from then on.
+    fn retires(&self) -> Instant;
+    /// How many requests it takes at once; `None` for one that takes one after the other and cannot be shared.
+    fn streams(&self) -> Option<Streams>;
+    /// Another handle of one that can be shared. Only the first handle keeps the connection open.
+    fn share(&self) -> Self;
+}
+
+/// What is known of how far a connection can be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct Streams {
+    /// At least 1.
+    pub(in crate::http) limit: u32,
+    /// Whether the peer has said so (SETTINGS).
+    pub(in crate::http) settled: bool,
+}
+
+/// What is known of the connections to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// Nothing before the first TLS handshake: one dial, since one connection may be enough for all.
+    Unknown,
+    /// One request at a time.
+    Single,
+    /// So many requests at once.
+    Shared(Streams),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +85,23 @@ pub(super) struct Idle<C> {
     pub(super) expires: Instant,
 }
 
+/// A connection with requests under way that takes more than one.
+#[derive(Debug)]
+pub(super) struct Shared<C> {
+    pub(super) conn: C,
+    /// Requests under way, never 0.
+    pub(super) used: u32,
+    /// Why it takes no more.
+    pub(super) retired: Option<CloseReason>,
+}
+
+impl<C: Pooled> Shared<C> {
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        let room = self.conn.streams().is_some_and(|streams| self.used < streams.limit);
+        room && self.retired.is_none() && self.conn.is_live() && now < self.conn.retires()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Waiter<W> {
     pub(super) handle: W,
@@ -71,6 +116,9 @@ pub(super) struct Host<C, W> {
     pub(super) closing: u32,
     /// Oldest first; callers take from the end.
     pub(super) idle: Vec<Idle<C>>,
+    /// Counted as leased.
+    pub(super) shared: Vec<Shared<C>>,
+    pub(super) sharing: Sharing,
     pub(super) waiters: BTreeMap<i64, Waiter<W>>,
     pub(super) backoff: Backoff,
     pub(super) retry_at: Option<Instant>,
@@ -79,9 +127,12 @@ pub(super) struct Host<C, W> {
 }
 
 impl<C, W> Host<C, W> {
-    pub(super) fn new(key: Key) -> Self {
+    pub(super) fn new(key: Key, negotiates: bool) -> Self {
+        let sharing = if negotiates && key.tls() { Sharing::Unknown } else { Sharing::Single };
         Self {
             key,
+            shared: Vec::new(),
+            sharing,
             opening: 0,
             leased: 0,
             closing: 0,
@@ -97,9 +148,37 @@ impl<C, W> Host<C, W> {
         self.opening + self.leased + self.closing + count(self.idle.len())
     }
 
-    /// Waiters for whom no dial is under way.
+    /// Dials that the waiters could use beside those under way.
     pub(super) fn unserved(&self) -> u32 {
-        count(self.waiters.len()).saturating_sub(self.opening)
+        let waiters = count(self.waiters.len());
+        let useful = match self.sharing {
+            Sharing::Single => waiters,
+            // How many dials are of use is known when this one is answered.
+            Sharing::Unknown => waiters.min(1),
+            Sharing::Shared(Streams { settled: false, .. }) => {
+                let answers = self.shared.iter().any(|shared| shared.retired.is_none());
+                if answers { 0 } else { waiters.min(1) }
+            }
+            Sharing::Shared(Streams { limit, .. }) => waiters.div_ceil(limit),
+        };
+        useful.saturating_sub(self.opening)
+    }
+
+    /// Waiters for whom no connection is being opened, and none can be.
+    pub(super) fn in_line(&self, per_host: u32) -> u32 {
+        let waiters = count(self.waiters.len());
+        let served = match self.sharing {
+            Sharing::Single => self.opening,
+            Sharing::Shared(Streams { limit, settled: true }) => self.opening.saturating_mul(limit),
+            _ => per_host.saturating_sub(self.slots() - self.opening),
+        };
+        waiters.saturating_sub(served)
+    }
+
+    /// Whether the waiter can use a connection that was used before.
+    pub(super) fn can_reuse(&self, waiter: &Waiter<W>) -> bool {
+        // One that is shared is not stale while others use it, and gone when it broke.
+        !waiter.fresh || matches!(self.sharing, Sharing::Shared(_))
     }
 
     pub(super) fn first_ticket(&self) -> i64 {

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{
     Phase, State,
-    model::{Ask, Effects, Granted, Host, Idle, Place, Pooled, Slot, SlotId, count},
+    model::{Ask, Effects, Granted, Host, Idle, Place, Pooled, Return, Shared, Sharing, Slot, SlotId, count},
 };
 use crate::{http::target::Key, stats::CloseReason};
 
@@ -12,8 +12,8 @@ impl<C: Pooled, W> State<C, W> {
     /// Serves waiters from idle connections, dials for the others where the caps allow, makes room where they do
     /// not, and forgets the host when nothing is left of it.
     pub(super) fn plan(&mut self, id: usize, now: Instant, fx: &mut Effects<C, W>) {
-        while !self.hosts[id].idle.is_empty() && self.hosts[id].waiters.values().any(|waiter| !waiter.fresh) {
-            let Some(conn) = self.take_idle(id, now, fx) else { break };
+        while self.has_reusing(id) {
+            let Some(conn) = self.take(id, now, fx) else { break };
             let waiter = self.first_reusing(id).expect("BUG: looked for one line above");
             fx.grants.push((waiter, Granted { conn, reused: true }));
         }
@@ -98,7 +98,8 @@ impl<C: Pooled, W> State<C, W> {
     /// Whether a new waiter would get a dial at once.
     pub(super) fn has_room(&self, id: usize, now: Instant) -> bool {
         let host = &self.hosts[id];
-        host.slots() < self.limits.per_host
+        host.sharing == Sharing::Single
+            && host.slots() < self.limits.per_host
             && count(self.slots.len()) < self.limits.total
             && host.retry_at.is_none_or(|at| at <= now)
     }
@@ -117,9 +118,67 @@ impl<C: Pooled, W> State<C, W> {
 
     /// The first waiter that can use a connection that was used before.
     pub(super) fn first_reusing(&mut self, id: usize) -> Option<W> {
-        let waiters = &mut self.hosts[id].waiters;
-        let ticket = waiters.iter().find(|(_, waiter)| !waiter.fresh).map(|(ticket, _)| *ticket)?;
-        waiters.remove(&ticket).map(|waiter| waiter.handle)
+        let host = &mut self.hosts[id];
+        let ticket =
+            host.waiters.iter().find(|(_, waiter)| host.can_reuse(waiter)).map(|(ticket, _)| *ticket)?;
+        host.waiters.remove(&ticket).map(|waiter| waiter.handle)
+    }
+
+    fn has_reusing(&self, id: usize) -> bool {
+        let host = &self.hosts[id];
+        host.waiters.values().any(|waiter| host.can_reuse(waiter))
+    }
+
+    /// A connection for one request: room on a shared one, the fullest first so that others become idle, else an idle one.
+    pub(super) fn take(&mut self, id: usize, now: Instant, fx: &mut Effects<C, W>) -> Option<C> {
+        let shared = self.hosts[id].shared.iter_mut().filter(|shared| shared.has_room(now));
+        if let Some(shared) = shared.max_by_key(|shared| shared.used) {
+            shared.used += 1;
+            return Some(shared.conn.share());
+        }
+        let conn = self.take_idle(id, now, fx)?;
+        if conn.streams().is_none() {
+            return Some(conn);
+        }
+        let handle = conn.share();
+        self.hosts[id].shared.push(Shared { conn, used: 1, retired: None });
+        Some(handle)
+    }
+
+    /// One request less on a shared connection.
+    pub(super) fn release(
+        &mut self,
+        id: usize,
+        at: usize,
+        fate: Return,
+        now: Instant,
+        fx: &mut Effects<C, W>,
+    ) {
+        // One at a time makes room for another host: the next that comes back decides anew.
+        let yields = self.yields(id) && self.hosts[id].shared.iter().all(|shared| shared.retired.is_none());
+        let shared = &mut self.hosts[id].shared[at];
+        shared.used -= 1;
+        match fate {
+            Return::Close(reason) => drop(shared.retired.get_or_insert(reason)),
+            Return::Reusable { .. } if yields => shared.retired = Some(CloseReason::Evicted),
+            Return::Reusable { .. } => {}
+        }
+        if shared.used > 0 {
+            return;
+        }
+        let Shared { conn, retired, .. } = self.hosts[id].shared.swap_remove(at);
+        match (retired, fate) {
+            (Some(reason), _) | (None, Return::Close(reason)) => self.close(conn, reason, fx),
+            (None, Return::Reusable { .. }) if !conn.is_live() => self.close(conn, CloseReason::Peer, fx),
+            (None, Return::Reusable { expires }) if expires <= now => {
+                self.close(conn, CloseReason::Recycled, fx);
+            }
+            (None, Return::Reusable { expires }) => self.park(id, conn, expires, now, fx),
+        }
+    }
+
+    pub(super) fn shared_at(&self, id: usize, slot: SlotId) -> Option<usize> {
+        self.hosts[id].shared.iter().position(|shared| shared.conn.slot() == slot)
     }
 
     pub(super) fn take_idle(&mut self, id: usize, now: Instant, fx: &mut Effects<C, W>) -> Option<C> {
@@ -206,7 +265,7 @@ impl<C: Pooled, W> State<C, W> {
         if let Some(id) = self.names.get(key) {
             return *id;
         }
-        let id = self.hosts.insert(Host::new(key.clone()));
+        let id = self.hosts.insert(Host::new(key.clone(), self.limits.negotiates));
         self.names.insert(key.clone(), id);
         id
     }

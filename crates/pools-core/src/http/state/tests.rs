@@ -1,7 +1,12 @@
 //! Random walks: whatever the order of events, the caps hold, the counters agree with what is out there, nobody who could
 //! be served waits, and everything ends in nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    cell::Cell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::*;
 use crate::http::target::Target as Url;
@@ -9,7 +14,9 @@ use crate::http::target::Target as Url;
 #[derive(Debug)]
 struct Fake {
     slot: SlotId,
-    live: bool,
+    live: Rc<Cell<bool>>,
+    streams: Option<Rc<Cell<Streams>>>,
+    retires: Instant,
 }
 
 impl Pooled for Fake {
@@ -18,7 +25,20 @@ impl Pooled for Fake {
     }
 
     fn is_live(&self) -> bool {
-        self.live
+        self.live.get()
+    }
+
+    fn retires(&self) -> Instant {
+        self.retires
+    }
+
+    fn streams(&self) -> Option<Streams> {
+        self.streams.as_ref().map(|streams| streams.get())
+    }
+
+    fn share(&self) -> Self {
+        let (live, streams) = (Rc::clone(&self.live), self.streams.clone());
+        Self { slot: self.slot, live, streams, retires: self.retires }
     }
 }
 
@@ -38,7 +58,10 @@ struct World {
 
 impl World {
     fn new(hosts: usize, limits: Limits) -> Self {
-        let keys = (0..hosts).map(|n| Url::parse(&format!("http://host{n}")).unwrap().key).collect();
+        // The first in clear text, the second negotiates HTTP/2, the third HTTP/1.1, and so on.
+        let scheme = |n| if n % 3 == 0 { "http" } else { "https" };
+        let key = |n| Url::parse(&format!("{}://host{n}", scheme(n))).unwrap().key;
+        let keys = (0..hosts).map(key).collect();
         Self {
             state: State::new(limits, Arc::default()),
             now: Instant::now(),
@@ -55,7 +78,14 @@ impl World {
 
     fn carry_out(&mut self, fx: Effects<Fake, u64>) {
         self.opening.extend(fx.dials.into_iter().map(|(slot, _)| slot));
-        self.closing.extend(fx.closes.into_iter().map(|conn| conn.slot));
+        for conn in fx.closes {
+            // What was returned of a shared connection is only a handle.
+            let slot = self.state.slots.get(conn.slot.index).filter(|slot| slot.serial == conn.slot.serial);
+            let closes = slot.is_some_and(|slot| slot.place == Place::Closing);
+            if closes && !self.closing.contains(&conn.slot) {
+                self.closing.push(conn.slot);
+            }
+        }
         self.pauses.extend(fx.pause);
         for (waiter, granted) in fx.grants {
             self.tickets.remove(&waiter).expect("served twice, or after it had left");
@@ -91,7 +121,7 @@ impl World {
         let expires = self.now + Duration::from_millis(random.u64(1..100));
         self.opened += u64::from(ok);
         let fx = match ok {
-            true => self.state.opened(Fake { slot, live: true }, expires, self.now),
+            true => self.state.opened(self.fake(slot, random), expires, self.now),
             false => self.state.open_failed(slot, &Failure::Closed, self.now),
         };
         self.carry_out(fx);
@@ -101,9 +131,37 @@ impl World {
         }
     }
 
+    fn fake(&self, slot: SlotId, random: &mut fastrand::Rng) -> Fake {
+        let host = self.state.host_of(slot).map(|id| self.state.hosts[id].key.clone());
+        let shares = self.keys.iter().position(|key| Some(key) == host.as_ref()).is_some_and(|n| n % 3 == 1);
+        let streams = shares.then(|| Rc::new(Cell::new(Streams { limit: 1, settled: false })));
+        let retires = self.now + Duration::from_millis(random.u64(1..400));
+        Fake { slot, live: Rc::new(Cell::new(true)), streams, retires }
+    }
+
+    /// SETTINGS arrive on a connection in use.
+    fn settles(&mut self, random: &mut fastrand::Rng) {
+        let unsettled = |conn: &&Fake| conn.streams().is_some_and(|streams| !streams.settled);
+        let conns: Vec<_> = self.leased.iter().filter(unsettled).collect();
+        let Some(conn) = random.choice(conns) else { return };
+        let streams = Streams { limit: random.u32(1..6), settled: true };
+        conn.streams.as_ref().unwrap().set(streams);
+        let fx = self.state.settled(conn.slot, streams, self.now);
+        self.carry_out(fx);
+    }
+
+    /// GOAWAY arrives on a connection in use.
+    fn retires(&mut self, random: &mut fastrand::Rng) {
+        let conns: Vec<_> = self.leased.iter().filter(|conn| conn.streams.is_some()).collect();
+        let Some(conn) = random.choice(conns) else { return };
+        conn.live.set(false);
+        let fx = self.state.retire(conn.slot, self.now);
+        self.carry_out(fx);
+    }
+
     fn give_back(&mut self, random: &mut fastrand::Rng) {
-        let Some(mut conn) = take(&mut self.leased, random) else { return };
-        conn.live = random.u8(..10) > 0;
+        let Some(conn) = take(&mut self.leased, random) else { return };
+        conn.live.set(conn.is_live() && random.u8(..10) > 0);
         let expires = self.now + Duration::from_millis(random.u64(1..100));
         let fate = match random.u8(..10) {
             0 => Return::Close(CloseReason::Unfinished),
@@ -122,8 +180,8 @@ impl World {
 
     /// A peer closes a connection that is in use.
     fn peer_closes(&mut self, random: &mut fastrand::Rng) {
-        if let Some(conn) = random.choice(self.leased.iter_mut()) {
-            conn.live = false;
+        if let Some(conn) = random.choice(self.leased.iter()) {
+            conn.live.set(false);
             let fx = self.state.ended(conn.slot, self.now);
             self.carry_out(fx);
         }
@@ -153,8 +211,15 @@ impl World {
             assert!(own > 0 || target.waiting > 0, "nothing is left of {target:?}");
             slots += own;
             waiting += target.waiting;
-            // Nobody waits whom an idle connection, or a free place, could serve.
-            assert!(target.idle == 0 || host.waiters.values().all(|waiter| waiter.fresh), "{target:?}");
+            // Nobody waits whom an idle or a shared connection, or a free place, could serve.
+            let all_wait = !host.waiters.values().any(|waiter| host.can_reuse(waiter));
+            assert!(target.idle == 0 || all_wait, "{target:?}");
+            assert!(all_wait || !host.shared.iter().any(|shared| shared.has_room(self.now)), "{target:?}");
+            for shared in &host.shared {
+                let handles = self.leased.iter().filter(|conn| conn.slot == shared.conn.slot).count();
+                assert_eq!(shared.used as usize, handles);
+                assert!((1..=shared.conn.streams().unwrap().limit).contains(&shared.used), "{target:?}");
+            }
             let room = own < limits.per_host && count(self.state.slots.len()) < limits.total;
             let paused = host.retry_at.is_some_and(|at| at > self.now);
             assert!(!room || paused || host.unserved() == 0, "{target:?} waits beside a free place");
@@ -164,9 +229,10 @@ impl World {
         assert!(slots <= limits.total);
         assert_eq!(waiting as usize, self.tickets.len());
         let idle: u32 = targets.iter().map(|target| target.idle).sum();
-        let dead = self.leased.iter().filter(|conn| self.state.host_of(conn.slot).is_none()).count();
+        let alive = self.leased.iter().filter(|conn| self.state.host_of(conn.slot).is_some());
+        let leased = alive.map(|conn| conn.slot.serial).collect::<HashSet<_>>().len();
         let closing = self.closing.iter().filter(|slot| self.state.host_of(**slot).is_some()).count();
-        assert_eq!(slots as usize, idle as usize + self.opening.len() + self.leased.len() - dead + closing);
+        assert_eq!(slots as usize, idle as usize + self.opening.len() + leased + closing);
         assert_eq!(self.state.closing as usize, closing);
         let stuck = !self.state.hungry.is_empty() && idle > 0 && closing == 0;
         assert!(!stuck, "a host is hungry beside idle connections, and none is being closed for it");
@@ -186,11 +252,12 @@ fn walk(seed: u64) {
         free: random.u32(0..3),
         linger: Duration::from_millis(random.u64(0..2) * 20),
         queue: random.usize(0..8),
+        negotiates: random.u8(..4) > 0,
     };
     let mut world = World::new(random.usize(1..5), limits);
     for _ in 0..400 {
         let host = random.usize(..world.keys.len());
-        match random.u8(..20) {
+        match random.u8(..23) {
             0..=5 => world.acquire(host, Ask::Any),
             6 => world.acquire(host, if random.bool() { Ask::Again } else { Ask::Fresh }),
             7 => world.leave(&mut random),
@@ -198,6 +265,8 @@ fn walk(seed: u64) {
             11..=14 => world.give_back(&mut random),
             15..=16 => world.socket_closed(&mut random),
             17 => world.peer_closes(&mut random),
+            18 | 19 => world.settles(&mut random),
+            20 => world.retires(&mut random),
             _ => world.time_passes(&mut random),
         }
         world.check();

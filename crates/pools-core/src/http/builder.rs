@@ -1,0 +1,140 @@
+//! What a pool is made of that no setting says.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Notify};
+use tokio_rustls::rustls::ClientConfig;
+
+use super::{
+    HttpConfig, HttpPool, Inner, Resolver,
+    manager::{self, Dialer},
+    multiplex::Multiplex,
+    reap,
+    state::{Limits, State},
+};
+use crate::{health::HealthCell, holders::Holders, pool::PoolKind, stats::Recorder, tasks::Tasks};
+
+/// Longest queue per host: at 50 connections and 100 ms an answer, the last of 1,000 waits two seconds, which a user
+/// still sits through; more would be served after they have gone.
+const MAX_QUEUE: usize = 1_000;
+/// Node has none and waits for the kernel, over two minutes; a server that needs ten seconds to accept is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Old enough to pay for its handshake many times, young enough that a DNS change is followed within minutes.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// What `HttpConfig` does not say.
+#[derive(Clone)]
+#[must_use = "`build` makes the pool"]
+pub struct HttpPoolBuilder {
+    config: HttpConfig,
+    max_queue: usize,
+    connect_timeout: Duration,
+    max_age: Duration,
+    tls: Option<Arc<ClientConfig>>,
+    resolver: Option<Resolver>,
+    multiplex: Multiplex,
+}
+
+impl fmt::Debug for HttpPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpPoolBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl HttpPoolBuilder {
+    pub(super) fn new(config: HttpConfig) -> Self {
+        Self {
+            config,
+            max_queue: MAX_QUEUE,
+            connect_timeout: CONNECT_TIMEOUT,
+            max_age: MAX_AGE,
+            tls: None,
+            resolver: None,
+            multiplex: Multiplex::default(),
+        }
+    }
+
+    /// Most requests that wait for one host.
+    pub fn max_queue(self, max_queue: usize) -> Self {
+        Self { max_queue, ..self }
+    }
+
+    /// Longest time for TCP and TLS together.
+    pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
+        Self { connect_timeout, ..self }
+    }
+
+    /// A connection older than this, a tenth more or less, is not used again. It never cuts a request.
+    pub fn max_age(self, max_age: Duration) -> Self {
+        Self { max_age, ..self }
+    }
+
+    /// Most requests at once on one HTTP/2 connection, where the server allows more: 100 by default.
+    pub fn max_streams(mut self, max_streams: u32) -> Self {
+        self.multiplex.max_streams = max_streams.max(1);
+        self
+    }
+
+    /// When an HTTP/2 connection with requests under way counts as dead: no frame for `after`, and no answer to a PING for
+    /// `timeout`; ten seconds each by default.
+    pub fn ping(mut self, after: Duration, timeout: Duration) -> Self {
+        (self.multiplex.ping_after, self.multiplex.ping_timeout) = (after, timeout);
+        self
+    }
+
+    /// Other roots or client certificates than the default (Mozilla's roots, none). HTTP/2 is spoken if its ALPN offers
+    /// `h2`.
+    pub fn tls(self, tls: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Another resolver than the system's.
+    pub fn resolver(self, resolver: Resolver) -> Self {
+        Self { resolver: Some(resolver), ..self }
+    }
+
+    /// The pool. No I/O happens before the first request.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(self) -> HttpPool {
+        let Self { config, max_queue, connect_timeout, max_age, tls, resolver, multiplex } = self;
+        let recorder = Arc::new(Recorder::default());
+        let tls = tls.unwrap_or_else(manager::default_tls);
+        let limits = Limits {
+            per_host: config.max_sockets,
+            total: config.max_total_sockets,
+            free: config.max_free_sockets,
+            linger: config.free_linger,
+            queue: max_queue,
+            negotiates: tls.alpn_protocols.iter().any(|protocol| protocol == manager::H2),
+        };
+        let resolver = resolver.unwrap_or_else(manager::system_resolver);
+        let health = HealthCell::new(PoolKind::Http);
+        // It has no server of its own that could be down.
+        health.up();
+        let inner = Arc::new(Inner {
+            dialer: Dialer::new(config.keep_alive, connect_timeout, tls, resolver),
+            state: Mutex::new(State::new(limits, Arc::clone(&recorder))),
+            config,
+            multiplex,
+            max_age,
+            recorder,
+            holders: Holders::new(PoolKind::Http),
+            health,
+            stale_retries: AtomicU64::new(0),
+            upstreams: Mutex::default(),
+            tasks: Tasks::new(),
+            runtime: Handle::current(),
+            reap: Arc::new(Notify::new()),
+            emptied: Notify::new(),
+        });
+        inner.spawn("http reaper", reap(Arc::downgrade(&inner), Arc::clone(&inner.reap)));
+        HttpPool(inner)
+    }
+}

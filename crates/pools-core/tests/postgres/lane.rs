@@ -104,6 +104,27 @@ async fn pg_23_a_dropped_statement_does_not_stay_and_does_not_stop_its_neighbour
 }
 
 #[tokio::test]
+async fn pg_23_behind_a_dropped_statement_nobody_new_is_sent() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(3, &server));
+    let lane = pool.lane();
+    // Keeps the shared connection in use, so that the dropped one cannot be cancelled yet.
+    let neighbour = tokio::spawn({
+        let lane = lane.clone();
+        async move { lane.query("SELECT pg_sleep(4)", &[]).await }
+    });
+    testkit::until(secs(20), || pool.stats().checked_out == 1).await;
+    let neighbours =
+        "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)%' AND state = 'active'";
+    testkit::until_async(secs(20), async || !server.admin_query(neighbours).await.is_empty()).await;
+    assert!(timeout(ms(50), lane.query("SELECT pg_sleep(60)", &[])).await.is_err());
+    lane.query_one("SELECT 1", &[]).await.unwrap();
+    assert!(!neighbour.is_finished(), "waited behind the others");
+    neighbour.await.unwrap().expect("a neighbour was cancelled");
+    settled(&pool).await;
+}
+
+#[tokio::test]
 async fn pg_23_the_lane_is_inside_the_bound_and_refuses_what_needs_a_connection_of_its_own() {
     let server = testkit::postgres().await;
     let pool = open(PgConfig { timeout: ms(200), ..exactly(1, &server) });

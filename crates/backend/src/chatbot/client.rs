@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use pools_core::{
     http::{HttpError, HttpPool, Policy, RequestBuilder, Response, Upstream},
     redact::{ExposeSecret, SecretString},
+    resilience::deadline,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -94,7 +95,9 @@ impl GeminiClient {
         body: &Value,
     ) -> Result<impl Stream<Item = Result<Vec<u8>, ChatError>> + use<>, ThirdPartyError> {
         let request = self.post("streamGenerateContent?alt=sse", body);
-        let response = self.accepted(request.send().await.map_err(unreached)?).await?;
+        // The stream goes on behind the head of our own answer, and so beyond the deadline for that.
+        let sent = deadline::beyond(Instant::now() + STREAM_PATIENCE, request.send());
+        let response = self.accepted(sent.await.map_err(unreached)?).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             let why = "it is no stream of events";

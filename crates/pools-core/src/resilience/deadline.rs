@@ -20,6 +20,12 @@ pub async fn scope<F: Future>(deadline: Instant, work: F) -> F::Output {
     DEADLINE.scope(earliest(Some(deadline)).unwrap_or(deadline), work).await
 }
 
+/// Runs `work`, whose outgoing calls end by `deadline`, even where the scope around it ends earlier: for a call whose body becomes that
+/// of our own answer. A request's deadline is for the head of its answer; what is streamed behind it may take longer.
+pub async fn beyond<F: Future>(deadline: Instant, work: F) -> F::Output {
+    DEADLINE.scope(deadline, work).await
+}
+
 /// By when the request of the current task must be answered; `None` outside of a request.
 pub fn current() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok()
@@ -46,6 +52,7 @@ mod tests {
             assert_eq!((earliest(Some(later)), earliest(Some(now))), (Some(soon), Some(now)));
             scope(later, async { assert_eq!(current(), Some(soon)) }).await;
             scope(now, async { assert_eq!(current(), Some(now)) }).await;
+            beyond(later, async { assert_eq!(current(), Some(later)) }).await;
             assert_eq!(tokio::spawn(async { current() }).await.unwrap(), None);
         })
         .await;

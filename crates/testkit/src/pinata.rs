@@ -365,7 +365,7 @@ fn parse_form(request: &Request) -> Result<Form, &'static str> {
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
+    memchr::memmem::find(text, what)
 }
 
 fn quoted(head: &str, before: &str) -> Option<String> {

@@ -258,7 +258,8 @@ async fn a_document_over_ten_mebibytes_is_refused_without_the_rest() {
 async fn many_large_uploads_take_memory_for_pieces_not_for_documents() {
     const UPLOADS: usize = 16;
     let pinata = testkit::pinata().await;
-    let backend = backend(&pinata, true, &[]).await;
+    // Without optimisation and beside other tests it may take long.
+    let backend = backend(&pinata, true, &[("REQUEST_TIMEOUT", "300")]).await;
     let document = pdf(10 * MIB);
     assert_eq!(upload(&backend, form("a.pdf", "application/pdf", &document)).await.status, 200);
     let before = peak_memory(&backend);

@@ -120,6 +120,15 @@ async fn a_streamed_answer_comes_word_by_word_and_ends_with_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_may_go_on_behind_the_time_for_the_head_of_the_answer() {
+    let gemini = model().await;
+    gemini.misbehave(GeminiFault::Slow(Duration::from_millis(300)));
+    let backend = backend(&gemini, &[("REQUEST_TIMEOUT", "1")]).await;
+    let answer = streamed(&backend, &json!({ "message": "Rates?" })).await;
+    assert_eq!(events(&answer.text).last().unwrap().0, "done", "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_browser_that_goes_away_stops_the_model() {
     let gemini = model().await;
     let backend = backend(&gemini, &[]).await;

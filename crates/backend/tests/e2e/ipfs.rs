@@ -450,6 +450,21 @@ async fn a_refusal_before_the_file_is_read_ends_the_upload_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn over_the_rate_limit_a_bad_document_is_told_and_a_good_one_goes_nowhere() {
+    let pinata = testkit::pinata().await;
+    let limited = [("RATE_LIMIT", "on"), ("RATE_LIMIT_COSTLY_REQUESTS", "1")];
+    let backend = backend(&pinata, true, &limited).await;
+    let good = || form("a.pdf", "application/pdf", &pdf(MIB));
+    assert_eq!(upload(&backend, good()).await.status, 200);
+    let bad = upload(&backend, form("a.zip", "application/zip", &pdf(900))).await;
+    assert_eq!(code(&bad), (415, "unsupported_media_type"), "{}", bad.text);
+    let again = upload(&backend, good()).await;
+    assert_eq!(again.status, 429, "{}", again.text);
+    assert!(again.headers.contains_key("retry-after"), "{:?}", again.headers);
+    assert_eq!((pinata.requests(), pinata.pinned().len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_follows_what_pinata_said_last() {
     let pinata = testkit::pinata().await;
     let good = backend(&pinata, true, &[]).await;

@@ -53,6 +53,8 @@ pub(crate) struct Seen {
 pub(crate) enum Act {
     /// 200 and this body, after a while.
     Answer(Duration, &'static str),
+    /// The same for every request that is open on the connection.
+    AnswerAll(&'static str),
     /// 200, some of the body, and no end.
     Begin(&'static str),
     Reset(u32),
@@ -300,6 +302,9 @@ impl Connection {
         match act {
             None | Some(Act::Hold) => {}
             Some(Act::Answer(after, body)) => answer(stream, after, body),
+            Some(Act::AnswerAll(body)) => {
+                self.open.iter().for_each(|stream| answer(*stream, Duration::ZERO, body));
+            }
             Some(Act::Begin(body)) => {
                 frame(write, HEADERS, END_HEADERS, stream, &[0x88]).await?;
                 frame(write, DATA, 0, stream, body.as_bytes()).await?;

@@ -190,6 +190,7 @@ async fn one_that_is_too_slow_is_given_up_at_the_requests_deadline() {
     let late = backend.must_post("/api/credit-score/batch", &batch).await;
     assert_eq!((late.status, &late.body["failed"]), (200, &json!(2)), "{}", late.text);
     assert!(late.body["results"][0]["error"].is_string(), "{}", late.text);
+    assert_eq!(backend.health_of("etherscan").await, "down");
     testkit::until(BOUND, || server.in_flight() == 0).await;
     server.trouble(Trouble::Slow(Duration::from_millis(100)));
     assert_eq!(backend.must_get(&path()).await.status, 200);

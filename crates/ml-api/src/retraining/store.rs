@@ -128,6 +128,11 @@ impl Change<'_> {
     /// # Errors
     /// Too many, or see [`DatabaseError`](crate::database::DatabaseError).
     pub async fn recorded(&self) -> Result<Split, RetrainingError> {
+        // Told before the work, not after most of it.
+        let too_many = self.rows(TOO_MANY, &[&(MAX_RECORDED as i64)]).await?;
+        if !too_many.is_empty() {
+            return Err(RetrainingError::TooMany);
+        }
         self.rows(ASSIGN, &[]).await?;
         let mut split = Split { train: Vec::new(), held_out: Vec::new() };
         let mut after = String::new();
@@ -142,9 +147,6 @@ impl Change<'_> {
                 }
                 let part = if row.get(1) { &mut split.held_out } else { &mut split.train };
                 part.push(Example { features, default: row.get(2) });
-            }
-            if split.train.len() + split.held_out.len() > MAX_RECORDED {
-                return Err(RetrainingError::TooMany);
             }
         }
     }
@@ -208,6 +210,8 @@ const TAKE: &str = "INSERT INTO model_in_use (version) \
     SELECT version FROM model_versions WHERE version = $1::bigint \
     ON CONFLICT (only_row) DO UPDATE SET version = excluded.version RETURNING 1";
 
+const TOO_MANY: &str = "SELECT 1 FROM loans WHERE \"default\" IS NOT NULL OFFSET $1 LIMIT 1";
+
 /// Every fifth of a class, counted on from those that have a side already.
 const ASSIGN: &str = "WITH seen AS (SELECT \"default\", count(*) AS loans FROM loan_sides GROUP BY 1) \
     INSERT INTO loan_sides (loan_id, \"default\", held_out) \
@@ -216,11 +220,13 @@ const ASSIGN: &str = "WITH seen AS (SELECT \"default\", count(*) AS loans FROM l
     FROM loans l LEFT JOIN seen ON seen.\"default\" = l.\"default\" \
     WHERE l.\"default\" IS NOT NULL AND NOT EXISTS (SELECT FROM loan_sides s WHERE s.loan_id = l.loan_id)";
 
-/// Absent features count as 0, as in a prediction.
+/// Absent features count as 0, as in a prediction. `OFFSET 0` keeps each page to its rows' index entries: joined as tables,
+/// both would be read, joined and sorted whole for every page (2 s instead of 0.08 s of 900,000 rows).
 static RECORDED: LazyLock<String> = LazyLock::new(|| {
     let features = Feature::ALL.map(|feature| format!("coalesce(l.\"{}\", 0)", feature.name())).join(", ");
     format!(
-        "SELECT l.loan_id, s.held_out, l.\"default\", {features} FROM loans l JOIN loan_sides s USING (loan_id) \
+        "SELECT l.loan_id, s.held_out, l.\"default\", {features} FROM loans l CROSS JOIN LATERAL \
+         (SELECT held_out FROM loan_sides WHERE loan_id = l.loan_id OFFSET 0) s \
          WHERE l.\"default\" IS NOT NULL AND l.loan_id > $1 ORDER BY l.loan_id LIMIT $2"
     )
 });

@@ -2,13 +2,49 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::RowInput;
 
 /// Rows in one request. A row of `{}` is two bytes but answers with half a kilobyte, so that the body's 10 MiB
 /// alone would let a caller ask for gigabytes.
 pub const MAX_ROWS: usize = 10_000;
+
+/// The body: an object, of which only `loans` is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The rows, if they are there.
+    pub loans: Option<Rows>,
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(BatchVisitor)
+    }
+}
+
+/// A derived one would take an array of its members for the object.
+struct BatchVisitor;
+
+impl<'de> Visitor<'de> for BatchVisitor {
+    type Value = Batch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with loans")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Batch, A::Error> {
+        let mut loans = None;
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "loans" {
+                loans = map.next_value::<Option<Rows>>()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Batch { loans })
+    }
+}
 
 /// The rows of a batch, in order.
 #[derive(Clone, Debug, PartialEq)]

@@ -29,6 +29,7 @@ pub mod service;
 pub mod split;
 
 mod error;
+mod parts;
 mod random;
 mod scaler;
 mod solver;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::category::Prediction;
 use super::features::{Example, FEATURE_COUNT, Feature, Features};
+use super::parts::{PART, in_parts};
 use super::scaler::{Scaler, standardise};
 use super::solver::{self, Problem, Row, WIDTH};
 
@@ -103,7 +104,7 @@ impl Model {
         check_finite(examples)?;
         let scaler = Scaler::fit(examples);
         let problem = Problem {
-            rows: examples.iter().map(|example| row(&scaler, &example.features)).collect(),
+            rows: standardised(&scaler, examples),
             defaults: examples.iter().map(|example| example.default).collect(),
             weights,
         };
@@ -236,6 +237,16 @@ fn check_finite(examples: &[Example]) -> Result<(), FitError> {
         }
     }
     Ok(())
+}
+
+fn standardised(scaler: &Scaler, examples: &[Example]) -> Vec<Row> {
+    let mut rows = vec![[0.0; WIDTH]; examples.len()];
+    in_parts(examples.chunks(PART).zip(rows.chunks_mut(PART)), |(examples, rows)| {
+        for (example, place) in examples.iter().zip(rows) {
+            *place = row(scaler, &example.features);
+        }
+    });
+    rows
 }
 
 fn row(scaler: &Scaler, features: &Features) -> Row {

@@ -2,12 +2,12 @@
 
 use actix_web::web::{self, Data, Json};
 use pools_core::web::{JsonBody, Problem};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Feature, FeatureRow, Features, Prediction, RowError, RowInput,
-    batch::Rows,
+    batch::{Batch, Rows},
     service::{InUse, RiskService, Trained},
 };
 
@@ -40,11 +40,6 @@ async fn predict(
     Ok(Json(Answer { success: true, prediction, model: MODEL, missing_features: row.missing_features }))
 }
 
-#[derive(Deserialize)]
-struct Batch {
-    loans: Option<Rows>,
-}
-
 /// The answer for one row of a batch.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -57,6 +52,8 @@ enum Item {
     },
     Bad {
         success: bool,
+        /// Its place in the batch, from 0.
+        row: usize,
         error: String,
         code: &'static str,
         field: Option<&'static str>,
@@ -68,8 +65,15 @@ impl Item {
         Self::Good { success: true, prediction, missing_features }
     }
 
-    fn bad(error: RowError) -> Self {
-        Self::Bad { success: false, error: error.to_string(), code: "invalid_field", field: error.field() }
+    fn bad(row: usize, error: RowError) -> Self {
+        let field = error.field();
+        Self::Bad {
+            success: false,
+            row,
+            error: format!("loans[{row}]: {error}"),
+            code: "invalid_field",
+            field,
+        }
     }
 }
 
@@ -79,11 +83,11 @@ fn answers(model: &InUse, rows: Vec<RowInput>) -> Vec<Item> {
         rows.iter().filter_map(|RowInput(row)| Some(row.as_ref().ok()?.values)).collect();
     let mut predictions = model.predict_batch(&values).into_iter();
     let mut predicted = || predictions.next().expect("BUG: each good row has a prediction");
-    let item = |RowInput(row): RowInput| match row {
+    let item = |(place, RowInput(row)): (usize, RowInput)| match row {
         Ok(FeatureRow { missing_features, .. }) => Item::good(predicted(), missing_features),
-        Err(error) => Item::bad(error),
+        Err(error) => Item::bad(place, error),
     };
-    rows.into_iter().map(item).collect()
+    rows.into_iter().enumerate().map(item).collect()
 }
 
 #[derive(Serialize)]

@@ -22,13 +22,14 @@ pub(super) struct Scaler {
 impl Scaler {
     /// Measures the columns of at least one row of finite numbers.
     pub(super) fn fit(examples: &[Example]) -> Self {
+        let moments = Moments::of(examples);
         let mut scaler = Self {
             means: [0.0; FEATURE_COUNT],
             deviations: [1.0; FEATURE_COUNT],
             constant: [false; FEATURE_COUNT],
         };
         for column in 0..FEATURE_COUNT {
-            let (mean, deviation) = moments(examples, column);
+            let (mean, deviation) = moments.column(column);
             scaler.means[column] = mean;
             match deviation {
                 Some(deviation) => scaler.deviations[column] = deviation,
@@ -52,30 +53,65 @@ pub(super) fn standardise(value: f64, mean: f64, deviation: f64) -> f64 {
     ((0.5 * value - 0.5 * mean) / (0.5 * deviation)).clamp(-LIMIT, LIMIT)
 }
 
-/// Mean and population deviation; no deviation for a column that is constant but for rounding.
-fn moments(examples: &[Example], column: usize) -> (f64, Option<f64>) {
-    let values = || examples.iter().map(|example| example.features[column]);
-    let rows = examples.len() as f64;
-    let unit = unit(values().fold(0.0, |largest, value| value.abs().max(largest)));
-    let first = examples[0].features[column];
-    if values().all(|value| value == first) {
-        return (first, None);
+/// What means and deviations are made from. All columns are measured in one pass over the rows: a pass for each would
+/// read the memory 22 times.
+struct Moments {
+    rows: f64,
+    first: Features,
+    varies: [bool; FEATURE_COUNT],
+    /// What the column was divided by.
+    units: Features,
+    means: Features,
+    squares: Features,
+    /// The sum of the differences, 0 without rounding; it corrects the mean's own error.
+    drifts: Features,
+}
+
+impl Moments {
+    fn of(examples: &[Example]) -> Self {
+        let (rows, first) = (examples.len() as f64, examples[0].features);
+        let mut varies = [false; FEATURE_COUNT];
+        let mut largest = [0.0; FEATURE_COUNT];
+        for Example { features, .. } in examples {
+            for column in 0..FEATURE_COUNT {
+                varies[column] |= features[column] != first[column];
+                largest[column] = features[column].abs().max(largest[column]);
+            }
+        }
+        let units = largest.map(unit);
+        let mut sums = [0.0; FEATURE_COUNT];
+        for Example { features, .. } in examples {
+            for column in 0..FEATURE_COUNT {
+                sums[column] += features[column] / units[column];
+            }
+        }
+        let means = sums.map(|sum| sum / rows);
+        let (mut squares, mut drifts) = ([0.0; FEATURE_COUNT], [0.0; FEATURE_COUNT]);
+        for Example { features, .. } in examples {
+            for column in 0..FEATURE_COUNT {
+                let difference = features[column] / units[column] - means[column];
+                squares[column] += difference * difference;
+                drifts[column] += difference;
+            }
+        }
+        Self { rows, first, varies, units, means, squares, drifts }
     }
-    let mean = values().map(|value| value / unit).sum::<f64>() / rows;
-    // The sum of the differences would be 0 without rounding; it corrects the mean's own error.
-    let (mut squares, mut drift) = (0.0, 0.0);
-    for value in values() {
-        let difference = value / unit - mean;
-        squares += difference * difference;
-        drift += difference;
+
+    /// Mean and population deviation; no deviation for a column that is constant but for rounding.
+    fn column(&self, column: usize) -> (f64, Option<f64>) {
+        if !self.varies[column] {
+            return (self.first[column], None);
+        }
+        let Self { rows, .. } = *self;
+        let (mean, unit, drift) = (self.means[column], self.units[column], self.drifts[column]);
+        let variance = (self.squares[column] - drift * drift / rows) / rows;
+        let deviation = variance.sqrt() * unit;
+        // scikit-learn's bound for a variance that rounding alone explains.
+        let noise = rows * f64::EPSILON * variance + (rows * mean * f64::EPSILON).powi(2);
+        // Deviations below the normal range have lost their digits.
+        let varies = variance > noise && deviation >= 2.0 * f64::MIN_POSITIVE;
+        (mean * unit, varies.then_some(deviation))
     }
-    let variance = (squares - drift * drift / rows) / rows;
-    let deviation = variance.sqrt() * unit;
-    // scikit-learn's bound for a variance that rounding alone explains.
-    let noise = rows * f64::EPSILON * variance + (rows * mean * f64::EPSILON).powi(2);
-    // Deviations below the normal range have lost their digits.
-    let varies = variance > noise && deviation >= 2.0 * f64::MIN_POSITIVE;
-    (mean * unit, varies.then_some(deviation))
 }
 
 /// What to divide a column by, so that its squares neither overflow nor vanish: 1 for all but absurd scales.

@@ -9,7 +9,10 @@
 //! accepted only if it lowers the loss, halved until it does. Separable, collinear and constant columns are ordinary
 //! cases of this. Decision 0011 compares it with the crates there are.
 
-use super::features::FEATURE_COUNT;
+use super::{
+    features::FEATURE_COUNT,
+    parts::{PART, in_parts},
+};
 
 #[cfg(test)]
 mod tests;
@@ -101,17 +104,18 @@ impl Problem {
 
     /// The loss, and the probability of each row, into the buffer of an earlier point.
     fn evaluate(&self, parameters: Vector, mut probabilities: Vec<f64>) -> Point {
-        probabilities.clear();
-        let penalty = 0.5 * dot(&parameters, &parameters) - 0.5 * parameters[INTERCEPT].powi(2);
+        probabilities.resize(self.rows.len(), 0.0);
+        let parts =
+            self.rows.chunks(PART).zip(self.defaults.chunks(PART)).zip(probabilities.chunks_mut(PART));
+        let parts = in_parts(parts, |((rows, defaults), probabilities)| {
+            losses(&parameters, rows, defaults, probabilities)
+        });
         let mut losses = [0.0; 2];
-        for (row, &default) in self.rows.iter().zip(&self.defaults) {
-            let margin = dot(row, &parameters);
-            let small = (-margin.abs()).exp();
-            let likely = 1.0 / (1.0 + small);
-            probabilities.push(if margin >= 0.0 { likely } else { small * likely });
-            let wrong_by = if default { -margin } else { margin };
-            losses[usize::from(default)] += wrong_by.max(0.0) + small.ln_1p();
+        for [repaid, defaulted] in parts {
+            losses[0] += repaid;
+            losses[1] += defaulted;
         }
+        let penalty = 0.5 * dot(&parameters, &parameters) - 0.5 * parameters[INTERCEPT].powi(2);
         let loss = penalty + self.weights[0] * losses[0] + self.weights[1] * losses[1];
         Point { parameters, loss, probabilities }
     }
@@ -124,11 +128,27 @@ impl Problem {
         for (column, row) in hessian.iter_mut().enumerate().take(FEATURE_COUNT) {
             row[column] = 1.0; // The penalty's share; the intercept has none.
         }
+        let parts =
+            self.rows.chunks(PART).zip(self.defaults.chunks(PART)).zip(point.probabilities.chunks(PART));
+        let parts = in_parts(parts, |((rows, defaults), probabilities)| {
+            self.derivatives_of(rows, defaults, probabilities)
+        });
+        for (of_part, matrix) in parts {
+            gradient.iter_mut().zip(of_part).for_each(|(sum, value)| *sum += value);
+            hessian.iter_mut().flatten().zip(matrix.iter().flatten()).for_each(|(sum, value)| *sum += value);
+        }
+        (gradient, hessian)
+    }
+
+    /// The rows' share of both, without the penalty.
+    fn derivatives_of(&self, rows: &[Row], defaults: &[bool], probabilities: &[f64]) -> (Vector, Matrix) {
+        let mut gradient = [0.0; WIDTH];
+        let mut hessian = [[0.0; WIDTH]; WIDTH];
         let mut curvatures = [0.0; BLOCK];
-        for (block, rows) in self.rows.chunks(BLOCK).enumerate() {
+        for (block, rows) in rows.chunks(BLOCK).enumerate() {
             for (offset, row) in rows.iter().enumerate() {
                 let place = block * BLOCK + offset;
-                let (default, probability) = (self.defaults[place], point.probabilities[place]);
+                let (default, probability) = (defaults[place], probabilities[place]);
                 let weight = self.weights[usize::from(default)];
                 curvatures[offset] = weight * probability * (1.0 - probability);
                 let residual = weight * (probability - f64::from(u8::from(default)));
@@ -165,6 +185,20 @@ impl Problem {
         }
         None
     }
+}
+
+/// The losses of repaid and defaulted rows, and each row's probability.
+fn losses(parameters: &Vector, rows: &[Row], defaults: &[bool], probabilities: &mut [f64]) -> [f64; 2] {
+    let mut losses = [0.0; 2];
+    for ((row, &default), probability) in rows.iter().zip(defaults).zip(probabilities) {
+        let margin = dot(row, parameters);
+        let small = (-margin.abs()).exp();
+        let likely = 1.0 / (1.0 + small);
+        *probability = if margin >= 0.0 { likely } else { small * likely };
+        let wrong_by = if default { -margin } else { margin };
+        losses[usize::from(default)] += wrong_by.max(0.0) + small.ln_1p();
+    }
+    losses
 }
 
 /// Rows that share one pass over the Hessian: its loads and stores cost more than the arithmetic.

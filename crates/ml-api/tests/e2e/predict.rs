@@ -73,6 +73,8 @@ async fn what_is_wrong_is_refused_in_the_fixed_order() {
         (422, "POST", "/predict", &json, r#"{"tx_count":null}"#, wrong("invalid_field", Some("tx_count"))),
         (422, "POST", "/predict/batch", &json, "{}", wrong("invalid_field", Some("loans"))),
         (422, "POST", "/predict/batch", &json, r#"{"loans":7}"#, wrong("invalid_field", Some("loans"))),
+        (422, "POST", "/predict/batch", &json, "[[{}]]", wrong("invalid_field", None)),
+        (422, "POST", "/predict/batch", &json, "null", wrong("invalid_field", None)),
     ];
     for (status, method, path, headers, body, (code, field)) in cases {
         let answer = api.send(method, path, headers, body).await;
@@ -95,7 +97,11 @@ async fn one_bad_row_of_a_batch_fails_alone() {
     let alone = api.post("/predict", &loan()).await.json();
     assert_eq!(rows[0]["default_probability"], alone["prediction"]["default_probability"]);
     assert_eq!((&rows[1]["success"], &rows[1]["field"]), (&json!(false), &json!("tx_count")));
-    assert_eq!(rows[2]["success"], false);
+    assert_eq!(
+        (&rows[1]["row"], &rows[1]["error"]),
+        (&json!(1), &json!("loans[1]: tx_count: must be a number, not a boolean"))
+    );
+    assert_eq!((&rows[2]["success"], &rows[2]["row"]), (&json!(false), &json!(2)));
     assert_eq!(rows[3]["missing_features"].as_array().unwrap().len(), 22);
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -28,7 +28,7 @@ const COUNTING: u8 = 1;
 const OVER: u8 = 2;
 
 /// What came of one run. Programs in other languages report it in these words.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Length of the counted part.
     pub(crate) seconds: f64,
@@ -51,7 +51,20 @@ where
     F: Fn(u32) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(), Fault>> + Send + 'static,
 {
-    drive_by(cpu_seconds, tasks, measured, operation).await
+    drive_each(tasks, measured, |_| operation.clone()).await
+}
+
+/// The same with an operation for each task.
+pub(crate) async fn drive_each<F, Fut>(
+    tasks: u32,
+    measured: Duration,
+    operation_of: impl Fn(u32) -> F,
+) -> Result<Tally, Fault>
+where
+    F: Fn(u32) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), Fault>> + Send + 'static,
+{
+    count(cpu_seconds, tasks, measured, operation_of).await
 }
 
 /// The same for a program of its own, whose processor time `cpu_seconds` tells.
@@ -65,10 +78,23 @@ where
     F: Fn(u32) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(), Fault>> + Send + 'static,
 {
+    count(cpu_seconds, tasks, measured, |_| operation.clone()).await
+}
+
+async fn count<F, Fut>(
+    cpu_seconds: impl Fn() -> f64,
+    tasks: u32,
+    measured: Duration,
+    operation_of: impl Fn(u32) -> F,
+) -> Result<Tally, Fault>
+where
+    F: Fn(u32) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), Fault>> + Send + 'static,
+{
     let phase = Arc::new(AtomicU8::new(WARMING));
     let mut workers = JoinSet::new();
     for task in 0..tasks {
-        workers.spawn(work(task, Arc::clone(&phase), operation.clone()));
+        workers.spawn(work(task, Arc::clone(&phase), operation_of(task)));
     }
     sleep(WARM_UP).await;
     phase.store(COUNTING, Ordering::Release);

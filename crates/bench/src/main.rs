@@ -9,6 +9,7 @@
 //! Absolute figures belong to the machine; what counts is the ratio of medians of runs that alternated. Nothing
 //! runs beside a subject, and nothing is left behind: each run opens its pool and closes it.
 
+mod api;
 mod chaos;
 mod http;
 mod load;
@@ -46,21 +47,29 @@ struct Args {
     /// Runs of each subject.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Length of a run in seconds.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
-    seconds: f64,
+    /// Length of a run in seconds: by default 2, and 0.8 for `http`, which has many.
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<f64>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Other {
     /// Real servers that fail under load (./scripts/chaos).
     Chaos(chaos::Args),
+    /// A subject of `http`, in a process of its own.
+    #[command(hide = true)]
+    HttpClient(http::ClientArgs),
+    /// The server of `http`, in a process of its own.
+    #[command(hide = true)]
+    HttpServer,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Name {
     /// The Postgres pool against SQLAlchemy, node-pg, deadpool, sqlx and bb8: pg.1 to pg.12.
     Postgres,
+    /// The HTTP pool against a raw loop, hyper-util, reqwest, Go, undici and axios: http.1 to http.10.
+    Http,
     /// ml-api against Flask and scikit-learn under gunicorn: ml.1 to ml.6.
     Ml,
 }
@@ -79,9 +88,15 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.other {
+        // These make the runtime that they measure.
+        Some(Other::HttpClient(args)) => http::client(args).map(|()| ExitCode::SUCCESS),
+        Some(Other::HttpServer) => http::server().map(|()| ExitCode::SUCCESS),
+        _ => orchestrate(args),
+    };
+    match done {
         Ok(code) => code,
         Err(fault) => {
             say(&format!("failed: {fault}"));
@@ -90,7 +105,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<ExitCode, Fault> {
+#[tokio::main]
+async fn orchestrate(args: Args) -> Result<ExitCode, Fault> {
     if let Some(Other::Chaos(args)) = args.other {
         return chaos::run(args).await;
     }
@@ -99,9 +115,12 @@ async fn run(args: Args) -> Result<ExitCode, Fault> {
         list::<Name>(&mut out)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let plan = Plan { runs: args.runs, measured: Duration::from_secs_f64(args.seconds) };
+    let usual = if matches!(name, Name::Http) { 0.8 } else { 2.0 };
+    let measured = Duration::from_secs_f64(args.seconds.unwrap_or(usual));
+    let plan = Plan { runs: args.runs, measured };
     let report = match name {
         Name::Postgres => postgres::measure(plan).await?,
+        Name::Http => http::measure(plan).await?,
         Name::Ml => ml::measure(plan).await?,
     };
     report.print(&mut out)?;

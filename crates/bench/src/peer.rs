@@ -49,17 +49,11 @@ impl Peer {
 
     /// Starts `peers/{script}` with the packages of `peers/package.json`.
     pub(crate) async fn node(script: &str) -> Result<Self, Fault> {
-        let list = home().join("peers/package.json");
-        if !is_newer(&home().join("peers/node_modules/.package-lock.json"), &list) {
-            say("installing the Node peers");
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]);
-            install(npm.current_dir(home().join("peers"))).await?;
-        }
-        Self::start(Command::new("node").arg(program(script)))
+        Self::start(Command::new("node").arg(self::node(script).await?))
     }
 
-    fn start(command: &mut Command) -> Result<Self, Fault> {
+    /// Starts any program that speaks this language.
+    pub(crate) fn start(command: &mut Command) -> Result<Self, Fault> {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn();
         let mut child = child.map_err(|error| format!("{program}: {error}"))?;
@@ -79,6 +73,11 @@ impl Peer {
         }
     }
 
+    /// Its number, as long as it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Lets it end, and ends it if it does not.
     pub(crate) async fn end(self) {
         let Self { input, output, mut child } = self;
@@ -88,6 +87,28 @@ impl Peer {
             drop(child.kill().await);
         }
     }
+}
+
+/// The path of `peers/{script}`, whose packages of `peers/package.json` are installed.
+pub(crate) async fn node(script: &str) -> Result<PathBuf, Fault> {
+    let list = program("package.json");
+    if !is_newer(&home().join("peers/node_modules/.package-lock.json"), &list) {
+        say("installing the Node peers");
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]);
+        install(npm.current_dir(home().join("peers"))).await?;
+    }
+    Ok(program(script))
+}
+
+/// The program built from `peers/{source}`, which needs nothing but Go's own library.
+pub(crate) async fn go(source: &str, name: &str) -> Result<PathBuf, Fault> {
+    let (source, made) = (program(source), home().join("target/peers").join(name));
+    if !is_newer(&made, &source) {
+        say("building the Go peers");
+        install(Command::new("go").arg("build").arg("-o").arg(&made).arg(&source)).await?;
+    }
+    Ok(made)
 }
 
 /// The interpreter of an environment with the packages of `peers/{requirements}`.

@@ -22,6 +22,13 @@ pub(crate) fn megabytes(root: u32) -> f64 {
     tree(root, &stats()).iter().map(kilobytes).sum::<f64>() / 1024.0
 }
 
+/// The most that one process has had in memory so far, in megabytes.
+pub(crate) fn peak_megabytes(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    peak.trim().trim_end_matches(" kB").parse().unwrap_or(0.0) / 1024.0
+}
+
 struct Stat {
     parent: u32,
     ticks: u64,
@@ -72,6 +79,7 @@ mod tests {
     #[test]
     fn this_process_uses_memory_and_time() {
         assert!(megabytes(std::process::id()) > 0.5);
+        assert!(peak_megabytes(std::process::id()) > 0.5);
         assert!(cpu_seconds(std::process::id()) >= 0.0);
     }
 }

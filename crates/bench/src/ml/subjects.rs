@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::goals::{OURS, PEER, SOLVERS};
-use crate::{Fault, home, http::Api, peer, peer::Peer, program, runs::Runs};
+use crate::{Fault, api::Api, home, peer, peer::Peer, program, runs::Runs};
 
 /// Imports of the peer take some seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -23,7 +23,7 @@ use self::{
     writers::Writers,
 };
 use super::report::Report;
-use crate::{Fault, http::Api, program, runs::Runs, say};
+use crate::{Fault, api::Api, program, runs::Runs, say};
 
 /// Acknowledged before a fault, and again after it.
 const RUNNING: usize = 6_000;

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{Fault, http::Api};
+use crate::{Fault, api::Api};
 
 const WRITERS: usize = 200;
 /// One in so many writes is given up after its first refusal.

@@ -106,16 +106,24 @@ async fn one_list_that_fails_takes_only_its_parts_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_second_sees_more_calls_than_the_key_allows() {
-    let server = etherscan().await;
-    let mut variables = asking(&server);
-    variables.retain(|(name, _)| *name != "ETHERSCAN_RPS");
-    variables.push(("ETHERSCAN_RPS", "7".to_owned()));
-    let backend = start(&variables).await;
-    let addresses: Vec<_> = (1..=10).map(|n| format!("0x{n:040x}")).collect();
-    let answer = backend.must_post("/api/credit-score/batch", &json!({ "addresses": addresses })).await;
-    assert_eq!((answer.status, &answer.body["successful"]), (200, &json!(10)), "{}", answer.text);
-    assert_eq!(server.calls().len(), 30);
-    assert!(server.most_in_a_second() <= 7, "{} calls within a second", server.most_in_a_second());
+    // The rate is exact as long as nothing takes longer than 250 ms from the pool to the server. On a machine that stands
+    // still for longer two seconds' calls may arrive in one; a rate that is not held shows in every round.
+    let mut most = Vec::new();
+    while most.iter().all(|seen| *seen > 7) {
+        assert!(most.len() < 5, "calls within a second, round by round: {most:?}");
+        let server = etherscan().await;
+        let mut variables = asking(&server);
+        variables.retain(|(name, _)| *name != "ETHERSCAN_RPS");
+        variables.push(("ETHERSCAN_RPS", "7".to_owned()));
+        let backend = start(&variables).await;
+        let addresses: Vec<_> = (1..=10).map(|n| format!("0x{n:040x}")).collect();
+        let answer = backend.must_post("/api/credit-score/batch", &json!({ "addresses": addresses })).await;
+        assert_eq!((answer.status, &answer.body["successful"]), (200, &json!(10)), "{}", answer.text);
+        let calls = server.calls();
+        assert_eq!(calls.len(), 30);
+        assert!(calls[29].at - calls[0].at > Duration::from_secs(2), "30 calls at 7 a second take 4 s");
+        most.push(server.most_in_a_second());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use super::{
     HttpConfig, HttpPool, Inner, Resolver,
     manager::{self, Dialer},
     multiplex::Multiplex,
+    proxy::Proxies,
     reap,
     state::{Limits, State},
 };
@@ -119,7 +120,7 @@ impl HttpPoolBuilder {
         // It has no server of its own that could be down.
         health.up();
         let inner = Arc::new(Inner {
-            dialer: Dialer::new(config.keep_alive, connect_timeout, tls, resolver),
+            dialer: Dialer::new(config.keep_alive, connect_timeout, tls, resolver, Proxies::new(&config)),
             state: Mutex::new(State::new(limits, Arc::clone(&recorder))),
             config,
             multiplex,

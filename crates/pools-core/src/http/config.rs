@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::settings::{count, millis, seconds};
+use secrecy::SecretString;
+
+use crate::settings::{count, millis, optional_secret, optional_text, seconds};
 
 crate::settings! {
     /// Knobs of the HTTP pool; names and numbers are those of Node's agent.
@@ -20,5 +22,14 @@ crate::settings! {
         pub free_linger: Duration = seconds("HTTP_FREE_LINGER", 1, 0..=60);
         /// That long without a byte in either direction ends the request.
         pub timeout: Duration = millis("HTTP_TIMEOUT_MS", 60_000, 1..=3_600_000);
+        /// Proxy for `http://`: `http://`, `socks5://` or `socks5h://`, maybe with `user:password@`. Never used for
+        /// loopback addresses and `localhost`.
+        pub http_proxy: Option<SecretString> = optional_secret("HTTP_PROXY", "URL");
+        /// Proxy for `https://`, as above.
+        pub https_proxy: Option<SecretString> = optional_secret("HTTPS_PROXY", "URL");
+        /// Proxy for what has none of its own.
+        pub all_proxy: Option<SecretString> = optional_secret("ALL_PROXY", "URL");
+        /// Hosts, domains and networks that are reached without a proxy, separated by commas; `*` for all.
+        pub no_proxy: Option<String> = optional_text("NO_PROXY", "list");
     }
 }

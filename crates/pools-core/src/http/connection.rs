@@ -26,6 +26,7 @@ use super::{
     Inner, PoolState, Waiter,
     error::Failure,
     multiplex,
+    proxy::Forward,
     state::{Effects, Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
@@ -71,6 +72,8 @@ pub(super) struct Conn {
     slot: SlotId,
     pub(super) send: Send,
     pub(super) wire: Arc<Wire>,
+    /// It leads to a proxy, which is told whole URLs.
+    pub(super) forward: Option<Arc<Forward>>,
     /// When it came back last.
     pub(super) idle_since: Instant,
     /// It is not used beyond this age.
@@ -118,6 +121,7 @@ impl Pooled for Conn {
             slot: self.slot,
             send: Send::Http2(send.clone(), Arc::clone(sharing)),
             wire: Arc::clone(&self.wire),
+            forward: None,
             idle_since: self.idle_since,
             retires: self.retires,
             hint: self.hint,
@@ -144,13 +148,20 @@ impl Occupied {
     }
 
     /// Hands the open connection to the pool; the receiver ends when it is to be closed.
-    pub(super) fn opened(&self, send: Send, wire: Arc<Wire>) -> Option<oneshot::Receiver<Infallible>> {
+    pub(super) fn opened(
+        &self,
+        send: Send,
+        wire: Arc<Wire>,
+        forward: Option<Forward>,
+    ) -> Option<oneshot::Receiver<Infallible>> {
         let pool = self.pool.upgrade()?;
         let (alive, ended) = oneshot::channel();
         let now = Instant::now();
         let retires = now + pool.lifetime();
         let slot = self.slot;
-        let conn = Conn { slot, send, wire, idle_since: now, retires, hint: None, _alive: Some(alive) };
+        let forward = forward.map(Arc::new);
+        let conn =
+            Conn { slot, send, wire, forward, idle_since: now, retires, hint: None, _alive: Some(alive) };
         let expires = pool.expiry(&conn, now);
         pool.apply(|state, now| state.opened(conn, expires, now));
         Some(ended)
@@ -176,25 +187,28 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
     let opened = dialer.open(&key).await;
     let Some(pool) = occupied.pool() else { return };
     pool.recorder.open_ended(opened.is_ok(), started.elapsed());
-    let stream = match opened {
-        Ok(stream) => stream,
+    let (stream, forward) = match opened {
+        Ok(opened) => opened,
         Err(cause) => {
             tracing::debug!(host = %key, error = %cause, "no connection");
             return pool.apply(|state, now| state.open_failed(slot, &Failure::Open(cause), now));
         }
     };
     drop(pool);
-    if stream.is_h2() { multiplex::drive(&occupied, stream).await } else { drive(&occupied, stream).await }
+    match stream.is_h2() {
+        true => multiplex::drive(&occupied, stream).await,
+        false => drive(&occupied, stream, forward).await,
+    }
 }
 
-async fn drive(occupied: &Occupied, stream: Stream) {
+async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
     let (socket, wire) = Socket::new(stream);
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_HEAD as usize);
     let handshake = builder.handshake(TokioIo::new(socket)).await;
     // HTTP/1 has no handshake: hyper only allocates here.
     let Ok((send, connection)) = handshake else { return };
-    let Some(ended) = occupied.opened(Send::Http1(send), wire) else { return };
+    let Some(ended) = occupied.opened(Send::Http1(send), wire, forward) else { return };
     tokio::select! {
         // Errors are told to the request under way; without one there is nobody to tell.
         result = connection => if let Err(error) = result {

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{multiplex::h2_error, redirect::RedirectError, upload::UploadError};
+use super::{multiplex::h2_error, proxy::ProxyError, redirect::RedirectError, upload::UploadError};
 use crate::holders::Holder;
 
 /// Where a failed request was going, and with which attempt.
@@ -44,6 +44,9 @@ pub enum OpenError {
         /// The limit.
         after: Duration,
     },
+    /// A proxy was to be used, and did not lead to the host.
+    #[error("the proxy cannot be used")]
+    Proxy(#[source] ProxyError),
     /// The network said no in another way.
     #[error("unreachable")]
     Unreachable(#[source] Arc<io::Error>),

@@ -7,7 +7,7 @@ use std::{
 
 use ::http::{
     HeaderValue, Method, Request, Response as Head, Uri, Version,
-    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, RANGE, USER_AGENT},
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, RANGE, USER_AGENT},
     uri::{Authority, Parts, Scheme},
 };
 use futures_util::future::Either;
@@ -20,6 +20,7 @@ use super::{
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
     multiplex::{self, Broken},
+    proxy::Forward,
     request::RequestBuilder,
     response::Response,
     state::Ask,
@@ -95,8 +96,10 @@ impl RequestBuilder {
             false => Progress::alone(Arc::clone(&lease.conn().wire), &self.body),
         };
         let read_before = upload.wire.read();
+        let forward = lease.conn().forward.clone();
         let mut sent = pin!(match &mut lease.conn().send {
-            Send::Http1(send) => Either::Left(send.try_send_request(self.message(target))),
+            Send::Http1(send) =>
+                Either::Left(send.try_send_request(self.message(target, forward.as_deref()))),
             Send::Http2(send, _) => Either::Right(send.try_send_request(self.multiplexed(target, &upload))),
         });
         lease.begin();
@@ -134,12 +137,18 @@ impl RequestBuilder {
         self.decode && !self.headers.contains_key(ACCEPT_ENCODING) && !self.headers.contains_key(RANGE)
     }
 
-    fn message(&self, target: &Target) -> Request<Upload> {
+    fn message(&self, target: &Target, forward: Option<&Forward>) -> Request<Upload> {
         let mut message = Request::new(self.body.upload());
         *message.method_mut() = self.method.clone();
         *message.version_mut() = Version::HTTP_11;
-        *message.uri_mut() = Uri::from(target.path.clone());
+        *message.uri_mut() = match forward {
+            None => Uri::from(target.path.clone()),
+            Some(_) => whole_uri(target, Scheme::HTTP, None),
+        };
         let headers = message.headers_mut();
+        if let Some(credentials) = forward.and_then(|forward| forward.authorization.clone()) {
+            headers.insert(PROXY_AUTHORIZATION, credentials);
+        }
         headers.reserve(self.headers.len() + 4);
         headers.insert(HOST, target.host_header.clone());
         headers.insert(USER_AGENT, AGENT);
@@ -162,16 +171,12 @@ impl RequestBuilder {
 
     /// The same in HTTP/2's form, where the host is no header.
     fn multiplexed(&self, target: &Target, upload: &Progress) -> Request<Upload> {
-        let mut message = self.message(target);
+        let mut message = self.message(target, None);
         message.body_mut().told_to(Arc::clone(&upload.wire));
         *message.version_mut() = Version::HTTP_2;
         let host = message.headers_mut().remove(HOST);
         let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        let mut uri = Parts::default();
-        uri.scheme = Some(Scheme::HTTPS);
-        uri.authority = authority.or_else(|| Authority::try_from(target.key.name()).ok());
-        uri.path_and_query = Some(target.path.clone());
-        *message.uri_mut() = Uri::from_parts(uri).expect("BUG: the parts of a URL that was parsed");
+        *message.uri_mut() = whole_uri(target, Scheme::HTTPS, authority);
         message
     }
 
@@ -211,6 +216,14 @@ impl RequestBuilder {
             timer.as_mut().reset(self.deadline.map_or(ends, |deadline| deadline.min(ends)));
         }
     }
+}
+
+fn whole_uri(target: &Target, scheme: Scheme, authority: Option<Authority>) -> Uri {
+    let mut uri = Parts::default();
+    uri.scheme = Some(scheme);
+    uri.authority = authority.or_else(|| Authority::try_from(target.key.name()).ok());
+    uri.path_and_query = Some(target.path.clone());
+    Uri::from_parts(uri).expect("BUG: the parts of a URL that was parsed")
 }
 
 /// What a failed request means on a connection that others use as well.

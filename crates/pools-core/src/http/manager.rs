@@ -20,6 +20,7 @@ use tower_service::Service;
 
 use super::{
     error::{OpenError, io_kind},
+    proxy::{Forward, Proxies},
     target::Key,
     wire::Stream,
 };
@@ -57,6 +58,7 @@ pub(super) struct Dialer {
     tls: TlsConnector,
     resolver: Resolver,
     limit: Duration,
+    pub(super) proxies: Arc<Proxies>,
 }
 
 impl Dialer {
@@ -65,34 +67,36 @@ impl Dialer {
         limit: Duration,
         tls: Arc<ClientConfig>,
         resolver: Resolver,
+        proxies: Proxies,
     ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         // Probes are sent from this age on; the kernel counts in seconds.
         tcp.set_keepalive(Some(probe_after.max(Duration::from_secs(1))));
-        Self { tcp, tls: TlsConnector::from(tls), resolver, limit }
+        Self { tcp, tls: TlsConnector::from(tls), resolver, limit, proxies: Arc::new(proxies) }
     }
 
     /// Connects, with TLS if the key asks for it, within the limit for both.
-    pub(super) async fn open(&self, key: &Key) -> Result<Stream, OpenError> {
+    pub(super) async fn open(&self, key: &Key) -> Result<(Stream, Option<Forward>), OpenError> {
         let opened = timeout(self.limit, async {
             if let Some(path) = key.unix_path() {
-                return UnixStream::connect(path).await.map(Stream::Unix).map_err(OpenError::connecting);
+                let connected = UnixStream::connect(path).await.map_err(OpenError::connecting)?;
+                return Ok((Stream::Unix(connected), None));
             }
-            let tcp = self.connect(key).await?;
+            let (tcp, forward) = self.reach(key).await?;
             if !key.tls() {
-                return Ok(Stream::Plain(tcp));
+                return Ok((Stream::Plain(tcp), forward));
             }
             let name = ServerName::try_from(key.host().to_owned());
             let name = name.map_err(|cause| OpenError::Tls(Arc::new(io::Error::other(cause))))?;
             let tls = self.tls.connect(name, tcp).await.map_err(|cause| OpenError::Tls(Arc::new(cause)))?;
-            Ok(Stream::Tls(Box::new(tls)))
+            Ok((Stream::Tls(Box::new(tls)), None))
         });
         opened.await.unwrap_or(Err(OpenError::TimedOut { after: self.limit }))
     }
 
-    async fn connect(&self, key: &Key) -> Result<TcpStream, OpenError> {
-        let mut addresses = self.resolve(key).await?;
+    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, OpenError> {
+        let mut addresses = self.resolve(host, port).await?;
         let mut attempts = FuturesUnordered::new();
         let mut failed = None;
         loop {
@@ -121,11 +125,11 @@ impl Dialer {
         }
     }
 
-    async fn resolve(&self, key: &Key) -> Result<VecDeque<SocketAddr>, OpenError> {
-        if let Ok(ip) = key.host().parse() {
-            return Ok(VecDeque::from([SocketAddr::new(ip, key.port())]));
+    pub(super) async fn resolve(&self, host: &str, port: u16) -> Result<VecDeque<SocketAddr>, OpenError> {
+        if let Ok(ip) = host.parse() {
+            return Ok(VecDeque::from([SocketAddr::new(ip, port)]));
         }
-        let found = (self.resolver)(key.host().to_owned(), key.port()).await;
+        let found = (self.resolver)(host.to_owned(), port).await;
         Ok(alternate(found.map_err(|cause| OpenError::Dns(Arc::new(cause)))?))
     }
 

@@ -33,7 +33,7 @@
 //! allows; `multiplex.rs` drives it. `sockets` and every cap count connections; requests on shared ones are
 //! `pools_http_streams`.
 //!
-//! **Not here**: cookies, proxies; HTTP/2 in clear text.
+//! **Not here**: cookies; HTTP/2 in clear text; proxies that are spoken to over TLS.
 
 mod builder;
 mod connection;
@@ -45,6 +45,7 @@ mod manager;
 pub mod multipart;
 mod multiplex;
 mod policy;
+mod proxy;
 mod redirect;
 mod request;
 mod response;
@@ -79,6 +80,7 @@ pub use self::{
     error::{At, HttpError, OpenError},
     manager::Resolver,
     policy::{BreakerPolicy, Policy},
+    proxy::ProxyError,
     redirect::RedirectError,
     request::RequestBuilder,
     response::Response,

@@ -179,7 +179,7 @@ pub(super) async fn drive(occupied: &Occupied, stream: Stream) {
         .keep_alive_timeout(options.ping_timeout);
     let Ok((send, connection)) = builder.handshake(TokioIo::new(socket)).await else { return };
     let sharing = Arc::new(Sharing::new());
-    let Some(ended) = occupied.opened(Send::Http2(send, Arc::clone(&sharing)), wire) else { return };
+    let Some(ended) = occupied.opened(Send::Http2(send, Arc::clone(&sharing)), wire, None) else { return };
     let mut task = Task {
         occupied,
         connection: Some(connection),

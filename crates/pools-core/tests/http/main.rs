@@ -11,6 +11,7 @@ mod frames;
 mod framing;
 mod multiplex;
 mod policy;
+mod proxy;
 mod queue;
 mod rate;
 mod redirect;

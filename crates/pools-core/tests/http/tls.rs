@@ -32,6 +32,10 @@ pub(crate) struct Front {
 }
 
 impl Front {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }

@@ -119,7 +119,15 @@ async fn batch(JsonBody(body): JsonBody<Batch>, scores: Data<ScoreService>) -> R
 fn item(wallet: WalletAddress, outcome: &Result<Cached<Scored>, ScoreError>) -> Value {
     let address = wallet.to_string();
     match outcome {
-        Ok(scored) => json!({ "address": address, "success": true, "creditScore": scored.value.score }),
+        Ok(scored) => {
+            let mut item = json!({ "address": address, "success": true, "creditScore": scored.value.score });
+            let failed = scored.value.analysis.failed();
+            if !failed.is_empty() {
+                // The score is that of the other parts.
+                item["missing"] = json!(failed);
+            }
+            item
+        }
         Err(error) => json!({ "address": address, "success": false, "error": error.to_string() }),
     }
 }

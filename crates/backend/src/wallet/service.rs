@@ -183,7 +183,9 @@ impl WalletService {
     }
 
     async fn account(&self, wallet: WalletAddress, network: &Network) -> Option<Result<Account, ChainError>> {
-        if network.has_node { Some(self.node.account(wallet.get()).await) } else { None }
+        // Alone it is no part.
+        let is_wanted = network.has_node && self.etherscan.is_some();
+        if is_wanted { Some(self.node.account(wallet.get()).await) } else { None }
     }
 
     async fn lending(&self, wallet: WalletAddress) -> Result<Cached<Lending>, Source> {

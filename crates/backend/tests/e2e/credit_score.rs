@@ -82,6 +82,9 @@ async fn a_part_that_cannot_be_had_is_left_out_and_such_a_score_is_not_cached() 
     assert_eq!(partial.body["breakdown"], json!({ "lendingHistory": { "weight": "100%", "score": 20.0 } }));
     assert!(partial.body["metrics"]["transactionCount"].is_null(), "{}", partial.text);
     assert_eq!(partial.body["sources"]["transactionMetrics"]["status"], "unavailable");
+    let batch = backend.must_post("/api/credit-score/batch", &json!({ "addresses": [BORROWER] })).await.body;
+    let missing = json!(["transactionMetrics", "portfolioStability", "defiBehavior"]);
+    assert_eq!((&batch["results"][0]["missing"], &batch["successful"]), (&missing, &json!(1)), "{batch}");
     server.trouble(Trouble::None);
     let whole = backend.must_get(&path).await;
     assert_eq!(
@@ -178,5 +181,33 @@ async fn a_batch_answers_wallet_by_wallet_in_order() {
     for (addresses, field) in refusals {
         let answer = ask(addresses).await;
         assert_eq!((answer.status, answer.body["field"].as_str()), (422, Some(field)), "{}", answer.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_refused_in_the_order_of_checks_whatever_is_configured() {
+    let backend = start(&[("RATE_LIMIT", "off".to_owned())]).await;
+    let json_type = "application/json";
+    let routes = [
+        "credit-score/analyze",
+        "credit-score/batch",
+        "matching/calculate-rate",
+        "matching/borrower-recommendations",
+        "matching/loan-request",
+        "matching/lending-offer",
+    ];
+    for route in routes {
+        let path = format!("/api/{route}");
+        let get = backend.must_get(&path).await;
+        assert_eq!((get.status, get.body["code"].as_str()), (405, Some("method_not_allowed")), "{path}");
+        let send = async |media: &str, body: Vec<u8>| {
+            let request = backend.request(http::Method::POST, &path).header("content-type", media).body(body);
+            backend.send(request).await.unwrap().status
+        };
+        assert_eq!(send("text/plain", b"{".to_vec()).await, 415, "{path}");
+        assert_eq!(send(json_type, vec![b' '; 11 << 20]).await, 413, "{path}");
+        assert_eq!(send(json_type, b"{\"a\":".to_vec()).await, 400, "{path}");
+        assert_eq!(send(json_type, b"[]".to_vec()).await, 422, "{path}");
+        assert_eq!(send(json_type, b"{}".to_vec()).await, 422, "{path}");
     }
 }

@@ -245,6 +245,13 @@ impl Analysis {
         !self.sources.all().into_iter().any(failed)
     }
 
+    /// Parts that are missing because something failed.
+    pub fn failed(&self) -> Vec<&'static str> {
+        let names = ["transactionMetrics", "portfolioStability", "lendingHistory", "defiBehavior"];
+        let parts = names.into_iter().zip(self.sources.all());
+        parts.filter(|(_, source)| source.status == Status::Unavailable).map(|(name, _)| name).collect()
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.sources.all().iter().all(|source| source.status != Status::Ok)

@@ -83,7 +83,7 @@ impl ChatService {
     /// There is no usable answer.
     pub async fn intent(&self, question: String) -> Result<Intent, ChatError> {
         let reply = self.ask(&model::intent_request(question)).await?;
-        self.judged(answer::intent(&reply.text).map_err(ChatError::from))
+        Ok(answer::intent(&reply.text)?)
     }
 
     /// What could be asked next.
@@ -92,7 +92,7 @@ impl ChatService {
     /// There is no usable answer.
     pub async fn suggestions(&self, question: String) -> Result<Vec<String>, ChatError> {
         let reply = self.ask(&model::suggestions_request(question)).await?;
-        self.judged(answer::suggestions(&reply.text).map_err(ChatError::from))
+        Ok(answer::suggestions(&reply.text)?)
     }
 
     /// Whether Gemini answered last time; asked when that is not known.

@@ -1,6 +1,6 @@
 //! Documents in, records out: the checks stand here, the HTTP of both sides elsewhere.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{cell::Cell, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -14,8 +14,9 @@ use super::{
 };
 use crate::third_party::{ThirdPartyError, Verdict};
 
-/// A browser that sends nothing for so long has gone; meanwhile it would hold one of Pinata's places.
-const STALL: Duration = Duration::from_secs(30);
+/// A browser that sends nothing for so long has gone; meanwhile it would hold one of Pinata's places. Less than
+/// `REQUEST_TIMEOUT`, so that it is told why.
+const STALL: Duration = Duration::from_secs(15);
 
 /// A document that is about to come.
 #[derive(Clone, Debug)]
@@ -81,17 +82,22 @@ impl IpfsService {
         };
         let bound = bound.min(MAX_BYTES);
         let (sink, answer) = pinata.pin(FilePart { name: &document.name, kind: document.kind, bound });
+        // Whose turn it is: without it, a browser's silence would look like Pinata's.
+        let waits_for_browser = Cell::new(false);
+        let waits = &waits_for_browser;
         let pump = async move {
             let mut wanted = sink.push(head).await;
-            while let Some(piece) = next(&mut pieces).await? {
+            while wanted {
+                waits.set(true);
+                let Some(piece) = next(&mut pieces).await? else {
+                    let bytes = inspector.finish()?;
+                    return Ok(sink.finish(bytes).await.then_some(bytes));
+                };
+                waits.set(false);
                 inspector.inspect(&piece)?;
-                wanted = wanted && sink.push(piece).await;
-                if !wanted {
-                    return Ok(None);
-                }
+                wanted = sink.push(piece).await;
             }
-            let bytes = inspector.finish()?;
-            Ok::<_, IpfsError>(sink.finish(bytes).await.then_some(bytes))
+            Ok::<_, IpfsError>(None)
         };
         let (mut pump, mut answer) = (pin!(pump), pin!(answer));
         let (pumped, answer) = tokio::select! {
@@ -100,6 +106,9 @@ impl IpfsService {
             // Refused before it was read: there is no use in reading on.
             answer = &mut answer => (None, answer),
         };
+        if pumped.is_none() && waits_for_browser.get() && answer.as_ref().is_err_and(is_timeout) {
+            return Err(FormFault::Stalled.into());
+        }
         let cid = self.judged(answer).map_err(IpfsError::Pinata)?;
         let early = ThirdPartyError::Answer { upstream: "Pinata", why: "it came before the document's end" };
         let bytes = pumped.ok_or(IpfsError::Pinata(early))?;
@@ -146,6 +155,10 @@ impl IpfsService {
         self.0.verdict.judge(&answer);
         answer
     }
+}
+
+fn is_timeout(error: &ThirdPartyError) -> bool {
+    matches!(error, ThirdPartyError::Http { cause, .. } if cause.is_timeout() && !cause.is_busy())
 }
 
 /// The first [`HEAD_BYTES`] of a document and what came with them, or all of it.

@@ -86,10 +86,14 @@ impl ThirdPartyError {
         }
     }
 
+    /// The error with its cause, free of secrets.
+    pub fn detail(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
+
     /// What our caller is told. The codes are stable.
     pub fn problem(&self) -> Problem {
-        let detail = std::error::Error::source(self)
-            .map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"));
+        let detail = self.detail();
         let with = |problem: Problem, after: Option<Duration>| {
             after.map_or(problem.clone(), |after| problem.retry_after(after.max(Duration::from_secs(1))))
         };

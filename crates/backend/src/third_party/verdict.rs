@@ -8,7 +8,7 @@
 //! and only while there is no verdict. **Panic** of a question: counted by `Tasks`, and the next reader asks again.
 //! **Shutdown**: questions are jobs of the service and cut by it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pools_core::{health::HealthState, tasks::Tasks};
@@ -51,11 +51,11 @@ impl Verdict {
     }
 
     /// It failed, or refused the key. `why` must be free of secrets.
-    fn down(&self, why: &(impl fmt::Display + ?Sized)) {
+    fn down(&self, why: &str) {
         // What a user's call says is as good as an answer to our question.
         *self.0.asked.lock() = Some(Instant::now());
         if self.0.known.send_replace(Some(false)) != Some(false) {
-            tracing::warn!(upstream = self.0.upstream, reason = %why, "upstream is down");
+            tracing::warn!(upstream = self.0.upstream, reason = why, "upstream is down");
         }
     }
 
@@ -65,7 +65,7 @@ impl Verdict {
             Ok(_) => self.up(),
             Err(error) => match error.says_up() {
                 Some(true) => self.up(),
-                Some(false) => self.down(error),
+                Some(false) => self.down(&error.detail()),
                 None => {}
             },
         }

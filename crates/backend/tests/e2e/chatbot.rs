@@ -169,7 +169,9 @@ async fn what_breaks_a_stream_is_its_last_event_and_what_prevents_it_is_a_proble
     ];
     let body = json!({ "message": "Rates?" });
     for (fault, expected) in later {
-        let backend = backend(&gemini, &[("HTTP_TIMEOUT_MS", "500")]).await;
+        let impatient = [("HTTP_TIMEOUT_MS", "1000")];
+        let is_late = matches!(fault, GeminiFault::CutAt(_, End::Hang));
+        let backend = backend(&gemini, if is_late { &impatient } else { &[] }).await;
         gemini.misbehave(fault.clone());
         let answer = streamed(&backend, &body).await;
         assert_eq!(answer.status, 200, "{fault:?}: {}", answer.text);
@@ -228,7 +230,9 @@ async fn each_of_geminis_errors_is_told_apart() {
         (GeminiFault::Late(Duration::from_secs(60)), 504, "upstream_timeout", None),
     ];
     for (fault, status, expected, retry_after) in cases {
-        let backend = backend(&gemini, &[("HTTP_TIMEOUT_MS", "500")]).await;
+        let impatient = [("HTTP_TIMEOUT_MS", "1000")];
+        let is_late = matches!(fault, GeminiFault::Late(_));
+        let backend = backend(&gemini, if is_late { &impatient } else { &[] }).await;
         gemini.misbehave(fault.clone());
         let answer = backend.must_post(CHAT, &json!({ "message": "Rates?" })).await;
         assert_eq!(code(&answer), (status, expected), "{fault:?}: {}", answer.text);

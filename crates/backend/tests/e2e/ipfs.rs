@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use pools_core::http::multipart::Form;
+use pools_core::http::{RequestBuilder, multipart::Form};
 use serde_json::json;
 use testkit::{
     End, Pinata, Reply, UpstreamOptions,
@@ -51,8 +51,15 @@ fn form(name: &str, kind: &str, content: &Bytes) -> Form {
 }
 
 async fn upload(backend: &Backend, form: Form) -> Answer {
-    let request = backend.request(Method::POST, UPLOAD).multipart(form);
-    backend.send(request).await.expect("the upload is answered")
+    answered(backend.request(Method::POST, UPLOAD).multipart(form)).await
+}
+
+/// The answer, or why there is none.
+async fn answered(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = String::from_utf8(response.bytes(MIB).await.expect("a whole answer").to_vec()).unwrap();
+    Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
 }
 
 async fn unpin(backend: &Backend, cid: &str) -> Answer {
@@ -236,6 +243,18 @@ async fn a_browser_that_goes_away_ends_the_upload_and_nothing_is_pinned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_stops_sending_is_told_so_and_pinata_is_not_blamed() {
+    let pinata = testkit::pinata().await;
+    let backend = backend(&pinata, true, &[("HTTP_TIMEOUT_MS", "1000")]).await;
+    assert_eq!(backend.health_of("pinata").await, "up");
+    let mut client = Raw::begin(&backend, 2 * MIB).await;
+    client.send(&pdf(MIB)).await;
+    let answer = client.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
+    assert_eq!((backend.health_of("pinata").await, pinata.uploads()), ("up".to_owned(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_over_ten_mebibytes_is_refused_without_the_rest() {
     let pinata = testkit::pinata().await;
     let backend = backend(&pinata, true, &[]).await;
@@ -325,7 +344,7 @@ async fn the_rules_come_in_their_order_with_and_without_a_key() {
         backend.request(Method::POST, UPLOAD).header("content-type", &kind).body(body)
     };
     for backend in [&configured, &bare] {
-        let send = async |request| backend.send(request).await.unwrap();
+        let send = answered;
         let post = || backend.request(Method::POST, UPLOAD);
         let json = send(post().json(&json!({}))).await;
         assert_eq!(code(&json), (415, "unsupported_media_type"));
@@ -415,7 +434,9 @@ async fn each_of_pinatas_errors_is_told_apart() {
     for v3 in [false, true] {
         for (fault, status, expected, retry_after) in &cases {
             // One each, or the breaker would answer in the end.
-            let backend = backend(&pinata, v3, &[("HTTP_TIMEOUT_MS", "500")]).await;
+            let impatient = [("HTTP_TIMEOUT_MS", "1000")];
+            let is_late = matches!(fault, PinataFault::Late(_));
+            let backend = backend(&pinata, v3, if is_late { &impatient } else { &[] }).await;
             pinata.misbehave(fault.clone());
             let uploaded = upload(&backend, form("a.pdf", "application/pdf", &pdf(MIB))).await;
             let shown = backend.must_get(&format!("/api/ipfs/metadata/{CID}")).await;

@@ -87,12 +87,20 @@ async fn pg_06_a_hanging_connect_does_not_hold_up_who_needs_none() {
 async fn pg_06_a_connection_whose_caller_went_away_goes_to_the_next() {
     let server = testkit::postgres().await;
     let pool = open(exactly(1, &server));
-    for _ in 0..20 {
-        drop(tokio::time::timeout(ms(1), pool.acquire()).await);
+    ready(&pool).await;
+    for round in 2..8 {
+        pool.invalidate();
+        testkit::until(secs(20), || pool.stats().total_connections == 0).await;
+        let mut acquiring = Box::pin(pool.acquire());
+        while futures_util::poll!(&mut acquiring).is_pending() && pool.snapshot().opening() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(acquiring);
+        testkit::until(secs(20), || pool.stats().checked_in == 1).await;
+        assert_eq!(pool.snapshot().totals.opened, round);
     }
-    settled(&pool).await;
     backend_pid(&pool).await;
-    assert_eq!(pool.snapshot().totals.opened, 1);
+    assert_eq!(pool.snapshot().totals.opened, 7, "it was not the one that had been opened for others");
 }
 
 #[tokio::test]

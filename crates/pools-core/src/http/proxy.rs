@@ -16,10 +16,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{HeaderValue, Uri};
+use ::http::{
+    HeaderValue, Request, StatusCode, Uri,
+    header::{HOST, PROXY_AUTHORIZATION},
+};
+use hyper::client::conn::http1;
 use hyper_util::{
     client::{
-        legacy::connect::proxy::{SocksV5, Tunnel},
+        legacy::connect::proxy::SocksV5,
         proxy::matcher::{Intercept, Matcher},
     },
     rt::TokioIo,
@@ -46,6 +50,9 @@ pub enum ProxyError {
     /// It could not be reached.
     #[error("it cannot be reached")]
     Open(#[source] Box<OpenError>),
+    /// It says no to a tunnel.
+    #[error("it answers {0}")]
+    Status(StatusCode),
     /// It does not connect us to the host.
     #[error("it does not connect us")]
     Refused(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -128,29 +135,46 @@ impl Dialer {
         };
         let to = format!("https://{}", name.as_deref().unwrap_or(key.name()));
         let to = to.parse::<Uri>().map_err(|cause| refused(Arc::new(cause)))?;
-        let given = Given(Some(tcp));
-        let tcp = if scheme == "http" {
-            let tunnel = Tunnel::new(uri.clone(), given);
-            let mut tunnel = match proxy.basic_auth() {
-                Some(credentials) => tunnel.with_auth(credentials.clone()),
-                None => tunnel,
-            };
-            tunnel.call(to).await.map_err(|cause| match cause.to_string() {
-                // hyper-util hides the type of its errors; the texts are its own and pinned by our tests.
-                text if text.ends_with("proxy authorization required") => {
-                    OpenError::Proxy(ProxyError::Credentials)
-                }
-                _ => refused(Arc::new(cause)),
-            })?
-        } else {
-            let socks = SocksV5::new(uri.clone(), given);
-            let mut socks = match proxy.raw_auth() {
-                Some((user, password)) => socks.with_auth(user.to_owned(), password.to_owned()),
-                None => socks,
-            };
-            socks.call(to).await.map_err(|cause| refused(Arc::new(io::Error::other(format!("{cause:?}")))))?
+        if scheme == "http" {
+            let tcp = tunnel(tcp, key, proxy.basic_auth()).await.map_err(OpenError::Proxy)?;
+            return Ok((tcp, None));
+        }
+        let socks = SocksV5::new(uri.clone(), Given(Some(tcp)));
+        let mut socks = match proxy.raw_auth() {
+            Some((user, password)) => socks.with_auth(user.to_owned(), password.to_owned()),
+            None => socks,
         };
+        let tcp = socks.call(to).await;
+        let tcp = tcp.map_err(|cause| refused(Arc::new(io::Error::other(format!("{cause:?}")))))?;
         Ok((tcp.into_inner(), None))
+    }
+}
+
+/// Asks an HTTP proxy for a way to the host. The dial's time-out bounds it.
+async fn tunnel(
+    tcp: TcpStream,
+    key: &Key,
+    credentials: Option<&HeaderValue>,
+) -> Result<TcpStream, ProxyError> {
+    let refused = |cause: hyper::Error| ProxyError::Refused(Arc::new(cause));
+    let mut request = Request::connect(key.name()).header(HOST, key.name());
+    if let Some(credentials) = credentials {
+        request = request.header(PROXY_AUTHORIZATION, credentials);
+    }
+    let request = request.body(String::new()).map_err(|cause| ProxyError::Refused(Arc::new(cause)))?;
+    let (mut send, mut connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(refused)?;
+    let asking = async {
+        let answer = send.send_request(request).await;
+        // Ends the connection's part, unless it has become a tunnel.
+        drop(send);
+        answer.map(|answer| answer.status())
+    };
+    let connected = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
+    let (status, _ended) = tokio::join!(asking, connected);
+    match status.map_err(refused)? {
+        status if status.is_success() => Ok(connection.into_parts().io.into_inner()),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ProxyError::Credentials),
+        status => Err(ProxyError::Status(status)),
     }
 }
 
@@ -158,7 +182,7 @@ fn refused(cause: Arc<dyn std::error::Error + Send + Sync>) -> OpenError {
     OpenError::Proxy(ProxyError::Refused(cause))
 }
 
-/// hyper-util's handshakes want to connect by themselves; we have connected already.
+/// hyper-util's handshake wants to connect by itself; we have connected already.
 struct Given(Option<TcpStream>);
 
 impl Service<Uri> for Given {

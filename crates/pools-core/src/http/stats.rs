@@ -27,7 +27,9 @@ pub struct HttpStats {
 
 impl HttpStats {
     pub(super) fn new(max_sockets: u32, max_free_sockets: u32, mut targets: Vec<Target>) -> Self {
-        targets.sort_by_key(|target| std::cmp::Reverse(target.live() + target.opening + target.waiting));
+        // Whoever is busy is looked for; idle connections come after.
+        let busy = |target: &Target| (target.in_use + target.opening + target.waiting, target.idle);
+        targets.sort_by_key(|target| std::cmp::Reverse(busy(target)));
         targets.truncate(SHOWN);
         Self {
             max_sockets,

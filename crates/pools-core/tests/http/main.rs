@@ -17,6 +17,7 @@ mod rate;
 mod redirect;
 mod reuse;
 mod stale;
+mod stats;
 mod support;
 mod time;
 mod tls;

@@ -203,6 +203,12 @@ async fn http_45_a_tunnel_leads_to_tls_and_407_is_a_typed_error() {
     let error = get(&strangers, &format!("https://{HOST}/")).await.unwrap_err();
     assert!(matches!(proxy_error(error), ProxyError::Credentials));
     until_idle(&strangers, 0).await;
+    let stubborn = testkit::upstream(|_| Reply::new(503).body("no")).await;
+    let url = stubborn.url();
+    let refused = through(|config| config.https_proxy = secret(url), Some(&front));
+    let error = proxy_error(get(&refused, &format!("https://{HOST}/")).await.unwrap_err());
+    assert!(matches!(error, ProxyError::Status(status) if status == 503), "{error:?}");
+    testkit::until(BOUND, || stubborn.open() == 0).await;
     drop(http);
     testkit::until(BOUND, || proxy.open.load(SeqCst) == 0).await;
     assert_eq!((server.accepted(), server.requests()), (1, 2));

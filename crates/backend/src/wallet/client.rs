@@ -53,19 +53,23 @@ impl NodeClient {
         Ok(Account { signed: u64::try_from(signed).unwrap_or(u64::MAX), balance })
     }
 
-    /// Whether an account holds each of these tokens, at one block. A contract that gives no balance holds none.
+    /// Whether an account holds each of these tokens, at one block. Of a contract that refuses to tell it holds none;
+    /// `None` where there is no contract.
     ///
     /// # Errors
     /// [`ChainError`], when the chain as such failed.
-    pub async fn holds(&self, owner: Address, tokens: &[Address]) -> Result<Vec<bool>, ChainError> {
+    pub async fn holds(&self, owner: Address, tokens: &[Address]) -> Result<Vec<Option<bool>>, ChainError> {
         let calls = tokens.iter().map(|token| Call::new(*token, &BALANCE_OF, vec![Token::Address(owner)]));
         let answers = self.0.within(PATIENCE).read_many(calls.collect(), Block::Latest).await;
+        let some = |values: Vec<Token>| {
+            let balance = values.into_iter().next().and_then(Token::into_uint);
+            balance.is_some_and(|balance| !balance.is_zero())
+        };
         let holds = answers.into_iter().map(|answer| match answer {
-            Ok(values) => {
-                Ok(values.into_iter().next().and_then(Token::into_uint).is_some_and(|sum| !sum.is_zero()))
-            }
+            Ok(values) => Ok(Some(some(values))),
+            Err(ChainError::NoContract { .. }) => Ok(None),
             Err(cause) if cause.is_unavailable() => Err(cause),
-            Err(_no_balance) => Ok(false),
+            Err(_refused) => Ok(Some(false)),
         });
         holds.collect()
     }

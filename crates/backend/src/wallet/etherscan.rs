@@ -36,7 +36,8 @@ pools_core::settings! {
         /// Most calls in any one second: 3 with a free key, 5 to 30 with a paid one.
         pub rps: u32 = count("ETHERSCAN_RPS", "calls", 3, 1..=1_000);
         /// The network that is asked about, such as 1 for mainnet. 0 is that of `RPC_URL`, or mainnet as long as no node
-        /// has named its chain. On a development chain, which Etherscan cannot know, name another.
+        /// has named its chain; a development chain (1337, 31337) counts as a fork of mainnet. A network that is named
+        /// here is asked of a node only if that serves it.
         pub chain_id: u32 = count("ETHERSCAN_CHAIN_ID", "chain id", 0, 0..=u32::MAX);
     }
 }

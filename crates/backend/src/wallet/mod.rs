@@ -8,8 +8,10 @@
 //! ```
 //!
 //! **Network.** Etherscan is asked about `ETHERSCAN_CHAIN_ID`; without it, about the chain of `RPC_URL`, or mainnet as
-//! long as no node has named its chain. Only a node of that same chain is asked about the account; without one, its
-//! number of transactions follows from the newest nonce, its balances from the transfers, where Etherscan listed all.
+//! long as no node has named its chain. A development chain, which Etherscan cannot know, counts as a fork of mainnet.
+//! Only a node of that same chain is asked about the account; without one, its number of transactions follows from the
+//! newest nonce, its balances from the transfers, where Etherscan listed all. A token of which the node knows no contract
+//! is judged by its transfers, too.
 //!
 //! **What is missing** is left out and `sources` says why: nothing is guessed. Refusals, broken answers and time-outs
 //! are never cached; an analysis that failed in part leaves the parts that did not fail in the cache.

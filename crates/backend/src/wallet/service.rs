@@ -30,6 +30,8 @@ const BALANCES: Namespace = Namespace::new("token_balances", 1);
 
 /// Asked about where no node says otherwise.
 const MAINNET: u64 = 1;
+/// Chains that Etherscan cannot know. They count as forks of mainnet, whose history they then share.
+const DEVELOPMENT: [u64; 2] = [1_337, 31_337];
 /// Networks by name; any other is called by its id.
 const NETWORKS: [(u64, &str); 8] = [
     (MAINNET, "mainnet"),
@@ -109,7 +111,10 @@ impl WalletService {
 
     /// Which network is asked about.
     pub async fn network(&self) -> Network {
-        let of_node = self.node.chain_id().await;
+        let mut of_node = self.node.chain_id().await;
+        if self.chain_id.is_none() {
+            of_node = of_node.map(|id| if DEVELOPMENT.contains(&id) { MAINNET } else { id });
+        }
         let chain_id = self.chain_id.or(of_node).unwrap_or(MAINNET);
         let named = NETWORKS.iter().find(|(id, _)| *id == chain_id);
         let name = named.map_or_else(|| chain_id.to_string(), |(_, name)| (*name).to_owned());
@@ -279,8 +284,11 @@ impl Found {
                 history.value.balance.ok_or_else(|| unavailable(unknown.to_owned()))
             }
         }?;
-        let is_confirmed = matches!(self.account, Some(Ok(_))) && holdings.balances == Balances::Chain;
-        source.from.push(if is_confirmed { "chain" } else { "transfers" }.to_owned());
+        let account_known = matches!(self.account, Some(Ok(_)));
+        let is_asked = account_known || holdings.balances != Balances::Transfers;
+        let is_inferred = !account_known || holdings.balances != Balances::Chain;
+        let used = [("chain", is_asked), ("transfers", is_inferred)].into_iter().filter(|(_, used)| *used);
+        source.from.extend(used.map(|(name, _)| name.to_owned()));
         Ok((PortfolioStability::new(holdings, balance, now), source))
     }
 

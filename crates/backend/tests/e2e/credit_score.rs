@@ -13,7 +13,7 @@ const DEAD: &str = "0x000000000000000000000000000000000000dEaD";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_score_follows_from_the_parts_and_one_entry_serves_every_spelling() {
     let ((anvil, chain), server, redis) = (seeded_chain().await, etherscan().await, testkit::redis().await);
-    server.put(history(BORROWER, 31_337));
+    server.put(history(BORROWER, 1));
     let mut variables = asking(&server);
     variables.extend([
         ("RPC_URL", anvil.url()),
@@ -29,27 +29,27 @@ async fn a_score_follows_from_the_parts_and_one_entry_serves_every_spelling() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let body = &answer.body;
     // tx: 0.5, between 10 and 100 signed, 0.15 a day, 148.8 h apart: +.05, and next to no volume.
-    // portfolio: half stablecoins +.10 (not above .5), 20 days, volatility .3: +.03, two tokens: +.02.
+    // portfolio: a third stablecoins +.10, 17 days, volatility .3: +.03, three tokens: +.03.
     // history: a third repaid: −.30. defi: three calls of two contracts, a third of them farming: +.05, 20 days: −.05.
     let count = body["metrics"]["transactionCount"].as_u64().unwrap();
     let tx = 0.55 + if count < 10 { -0.15 } else { 0.0 };
     let scores = [
         ("transactionAnalysis", tx),
-        ("portfolioStability", 0.65),
+        ("portfolioStability", 0.66),
         ("lendingHistory", 0.2),
         ("defiBehavior", 0.5),
     ];
     for (part, score) in scores {
         assert_eq!(body["breakdown"][part]["score"], json!((score * 100.0_f64).round()), "{part}: {body}");
     }
-    let expected = 300.0 + 550.0 * (0.30 * tx + 0.25 * 0.65 + 0.25 * 0.2 + 0.20 * 0.5);
+    let expected = 300.0 + 550.0 * (0.30 * tx + 0.25 * 0.66 + 0.25 * 0.2 + 0.20 * 0.5);
     assert_eq!(body["creditScore"], json!(expected.round() as u32), "{body}");
     assert_eq!(body["category"], "Poor");
     assert_eq!(body["address"], BORROWER);
     assert_eq!(body["breakdown"]["transactionAnalysis"]["weight"], "30%");
     assert_eq!(
         (&body["metrics"]["stablecoinRatio"], &body["metrics"]["protocolCount"]),
-        (&json!(0.5), &json!(2))
+        (&json!(1.0 / 3.0), &json!(2))
     );
     assert_eq!(body["sources"]["creditScore"]["cache"], "loaded");
 
@@ -62,13 +62,13 @@ async fn a_score_follows_from_the_parts_and_one_entry_serves_every_spelling() {
     }
     assert_eq!(server.calls().len(), calls);
     let keys = redis.cli(&["KEYS", "credit_score:*"]).await;
-    assert_eq!(keys.lines().filter(|key| key.starts_with("credit_score:31337:0x")).count(), 1, "{keys}");
+    assert_eq!(keys.lines().filter(|key| key.starts_with("credit_score:mainnet:0x")).count(), 1, "{keys}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_cannot_be_had_is_left_out_and_such_a_score_is_not_cached() {
     let ((anvil, chain), server) = (seeded_chain().await, etherscan().await);
-    server.put(history(BORROWER, 31_337));
+    server.put(history(BORROWER, 1));
     server.trouble(Trouble::InvalidKey);
     let mut variables = asking(&server);
     variables.extend([("RPC_URL", anvil.url()), ("LOANVERSE_CONTRACT_ADDRESS", chain.contract.clone())]);
@@ -112,7 +112,7 @@ async fn a_borrower_without_loans_is_neither_good_nor_bad() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_analysis_may_leave_the_loans_out() {
     let ((anvil, chain), server) = (seeded_chain().await, etherscan().await);
-    server.put(history(BORROWER, 31_337));
+    server.put(history(BORROWER, 1));
     let mut variables = asking(&server);
     variables.extend([("RPC_URL", anvil.url()), ("LOANVERSE_CONTRACT_ADDRESS", chain.contract.clone())]);
     let backend = start(&variables).await;

@@ -15,8 +15,8 @@ const NOBODY: &str = "0x000000000000000000000000000000000000dEaD";
 /// tUSD and tGOV of the development chain, of both of which the borrowers have plenty.
 const T_USD: &str = "0xDc64a140Aa3E981100a9becA4E685f962f0cF6C9";
 const T_GOV: &str = "0x5FC8d32690cc91D4c39d9d3abcBD16989F875707";
-/// The chain id of anvil.
-const ANVIL: u64 = 31_337;
+/// What a development chain counts as.
+const MAINNET: u64 = 1;
 const DAY: u64 = 86_400;
 
 pub(crate) fn now() -> u64 {
@@ -64,7 +64,9 @@ fn near(value: &Value, expected: f64) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wallet_is_put_together_from_etherscan_the_node_and_the_contract() {
     let ((anvil, chain), server) = (seeded_chain().await, etherscan().await);
-    server.put(history(BORROWER, ANVIL));
+    server.put(history(BORROWER, MAINNET));
+    // A contract that gives no balance.
+    server.put([Row::token(&chain.contract, "ODD", OTHER, BORROWER, now() - DAY).value(500)]);
     let mut variables = asking(&server);
     variables.extend([("RPC_URL", anvil.url()), ("LOANVERSE_CONTRACT_ADDRESS", chain.contract.clone())]);
     let backend = start(&variables).await;
@@ -83,9 +85,10 @@ async fn a_wallet_is_put_together_from_etherscan_the_node_and_the_contract() {
     assert!(near(&transactions["avgFrequency"], 6.0 / 40.0), "{transactions}");
     assert!(near(&transactions["avgTimeBetween"], 31.0 * 24.0 / 5.0), "{transactions}");
     let portfolio = &body["portfolioStability"];
-    assert_eq!((&portfolio["tokenCount"], &portfolio["heldTokens"]), (&json!(3), &json!(2)), "{portfolio}");
-    assert_eq!((&portfolio["stablecoinRatio"], &portfolio["diversityScore"]), (&json!(0.5), &json!(0.2)));
-    assert!(near(&portfolio["avgHoldingPeriod"], 20.0), "{portfolio}");
+    assert_eq!((&portfolio["tokenCount"], &portfolio["heldTokens"]), (&json!(4), &json!(3)), "{portfolio}");
+    assert!(near(&portfolio["stablecoinRatio"], 1.0 / 3.0), "{portfolio}");
+    assert_eq!(portfolio["diversityScore"], 0.3, "{portfolio}");
+    assert!(near(&portfolio["avgHoldingPeriod"], 50.0 / 3.0), "{portfolio}");
     assert_eq!(portfolio["volatilityIndex"], 0.3, "anvil's accounts are rich");
     assert_eq!(
         body["lendingHistory"],
@@ -96,13 +99,17 @@ async fn a_wallet_is_put_together_from_etherscan_the_node_and_the_contract() {
     assert!(near(&defi["yieldFarmingActivity"], 1.0 / 3.0) && near(&defi["defiExperience"], 20.0), "{defi}");
     let sources = &body["sources"];
     assert_eq!(sources["transactionMetrics"]["from"], json!(["etherscan", "chain"]), "{sources}");
-    assert_eq!(sources["portfolioStability"]["from"], json!(["etherscan", "chain"]));
+    assert_eq!(
+        sources["portfolioStability"]["from"],
+        json!(["etherscan", "chain", "transfers"]),
+        "{sources}"
+    );
     assert_eq!(sources["lendingHistory"]["from"], json!(["chain", "etherscan"]));
     for part in ["transactionMetrics", "portfolioStability", "lendingHistory", "defiBehavior"] {
         assert_eq!(sources[part]["status"], "ok", "{part}: {sources}");
         assert_eq!(sources[part]["cache"], "loaded", "{part}: {sources}");
     }
-    assert_eq!(sources["defiBehavior"]["network"], "31337");
+    assert_eq!(sources["defiBehavior"]["network"], "mainnet");
     assert!(chrono::DateTime::parse_from_rfc3339(body["timestamp"].as_str().unwrap()).is_ok());
 
     let again = backend.must_get(&format!("/api/wallet/{BORROWER}")).await.body;
@@ -122,7 +129,7 @@ async fn a_repayment_that_etherscan_lists_tells_how_early_it_was() {
     assert_eq!(loan["statusName"], "repaid", "{loan}");
     let funded: u64 = loan["fundedAt"].as_str().unwrap().parse().unwrap();
     let data = format!("0xab7b1c89{:064x}", 1);
-    server.put([Row::transaction(BORROWER, &chain.contract, funded + 1_800).input(&data).on(ANVIL)]);
+    server.put([Row::transaction(BORROWER, &chain.contract, funded + 1_800).input(&data)]);
 
     let wallet = backend.must_get(&format!("/api/wallet/{BORROWER}")).await.body;
 
@@ -175,7 +182,7 @@ async fn another_network_is_asked_about_where_one_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_fails_takes_its_share_away_and_the_answer_says_so() {
     let ((anvil, chain), server) = (seeded_chain().await, etherscan().await);
-    server.put(history(BORROWER, ANVIL));
+    server.put(history(BORROWER, MAINNET));
     let mut variables = asking(&server);
     variables.extend([("RPC_URL", anvil.url()), ("LOANVERSE_CONTRACT_ADDRESS", chain.contract.clone())]);
     let backend = start(&variables).await;
@@ -199,7 +206,11 @@ async fn a_node_that_fails_takes_its_share_away_and_the_answer_says_so() {
     testkit::until_async(BOUND, async || backend.health_of("chain").await == "up").await;
     let body = backend.must_get(&format!("/api/wallet/{BORROWER}")).await.body;
     let portfolio = &body["sources"]["portfolioStability"];
-    assert_eq!(portfolio["from"], json!(["etherscan", "chain"]), "what was not confirmed was cached: {body}");
+    assert_eq!(
+        portfolio["from"],
+        json!(["etherscan", "chain", "transfers"]),
+        "what was not confirmed was cached: {body}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

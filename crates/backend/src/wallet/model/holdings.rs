@@ -72,6 +72,8 @@ pub fn tokens(wallet: Address, transfers: &[Transfer]) -> Vec<Token> {
 pub enum Balances {
     /// Every token was asked.
     Chain,
+    /// Those that the node knows were asked.
+    Both,
     /// What came less what went.
     Transfers,
 }
@@ -94,12 +96,13 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// `is_held` has an answer for each token; without it, the transfers tell.
-    pub fn of(tokens: &[Token], is_held: Option<&[bool]>, truncated: bool) -> Self {
-        let by_transfers: Vec<_> = tokens.iter().map(|token| !token.net.is_zero()).collect();
-        let flags = is_held.unwrap_or(&by_transfers);
+    /// `asked` has the node's answer for each token, if it has one; else the transfers tell.
+    pub fn of(tokens: &[Token], asked: Option<&[Option<bool>]>, truncated: bool) -> Self {
+        let answer = |index: usize| asked.and_then(|asked| asked.get(index).copied().flatten());
+        let is_held = |index: usize, token: &Token| answer(index).unwrap_or(!token.net.is_zero());
+        let numbered = tokens.iter().enumerate();
         let held: Vec<_> =
-            tokens.iter().zip(flags).filter_map(|(token, held)| held.then_some(token)).collect();
+            numbered.filter_map(|(index, token)| is_held(index, token).then_some(token)).collect();
         let stable = held.iter().filter(|token| STABLECOINS.contains(&token.symbol.as_str()));
         let received: Vec<_> = held.iter().filter_map(|token| token.first_received).collect();
         let sum: f64 = received.iter().copied().map(super::seconds).sum();
@@ -109,7 +112,11 @@ impl Holdings {
             held: held.len() as u64,
             stable: stable.count() as u64,
             mean_first_received: mean,
-            balances: if is_held.is_some() { Balances::Chain } else { Balances::Transfers },
+            balances: match asked {
+                Some(asked) if asked.iter().all(Option::is_some) => Balances::Chain,
+                Some(_) => Balances::Both,
+                None => Balances::Transfers,
+            },
             truncated,
         }
     }

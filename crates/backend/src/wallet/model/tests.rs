@@ -111,10 +111,16 @@ fn what_is_held_is_what_the_node_says_else_what_came_less_what_went() {
     assert_eq!((by_transfers.held, by_transfers.stable, by_transfers.balances), (2, 1, Balances::Transfers));
     assert_eq!(by_transfers.stablecoin_ratio(), 0.5);
     assert_eq!(by_transfers.mean_holding_days(NOW), 50.0, "30 and 70 days");
-    let by_node = Holdings::of(&tokens, Some(&[true, true, false]), false);
+    let by_node = Holdings::of(&tokens, Some(&[Some(true), Some(true), Some(false)]), false);
     assert_eq!((by_node.known, by_node.held, by_node.balances), (3, 2, Balances::Chain));
     assert_eq!(by_node.mean_holding_days(NOW), 40.0, "30 and 50 days");
     assert_eq!(by_node.diversity(), 0.2);
+    let by_both = Holdings::of(&tokens, Some(&[Some(false), Some(true), None]), false);
+    assert_eq!(
+        (by_both.held, by_both.balances),
+        (2, Balances::Both),
+        "GOV as the node says, MEME as it came"
+    );
     let empty = Holdings::of(&[], None, false);
     assert_eq!((empty.stablecoin_ratio(), empty.mean_holding_days(NOW), empty.diversity()), (0.0, 0.0, 0.0));
 }

@@ -91,6 +91,37 @@ async fn a_question_goes_out_with_its_last_ten_turns_and_the_key_in_its_header_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_of_the_four_upstreams_has_an_entry_of_its_own_in_the_pool_stats() {
+    let (gemini, pinata, etherscan) = (model().await, testkit::pinata().await, testkit::etherscan().await);
+    let ml = testkit::upstream(|_| Reply::json("{}")).await;
+    let (endpoint, key) = (etherscan.endpoint(), etherscan.key());
+    let variables = [
+        ("PINATA_URL", pinata.url()),
+        ("PINATA_JWT", testkit::pinata::JWT.to_owned()),
+        ("ETHERSCAN_URL", endpoint),
+        ("ETHERSCAN_API_KEY", key.to_owned()),
+        ("ML_SERVICE_URL", ml.url()),
+    ];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let backend = backend(&gemini, &variables).await;
+    let cid = pinata.pin(true, "a", "aaa").cid;
+    for path in [
+        "/api/ml/health".to_owned(),
+        format!("/api/ipfs/metadata/{cid}"),
+        "/api/wallet/0x000000000000000000000000000000000000dead".to_owned(),
+    ] {
+        assert_eq!(backend.must_get(&path).await.status, 200, "{path}");
+    }
+    assert_eq!(backend.must_post(CHAT, &json!({ "message": "Rates?" })).await.status, 200);
+    let hosts = [gemini.addr(), pinata.addr(), etherscan.addr(), ml.addr()].map(|addr| addr.to_string());
+    let stats = backend.must_get("/api/pools/stats").await.body["http"].clone();
+    for host in hosts {
+        let open = ["sockets", "freeSockets"].map(|map| stats[map][&host].as_u64().unwrap_or(0));
+        assert!(open[0] + open[1] > 0, "no entry for {host}: {stats}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_streamed_answer_comes_word_by_word_and_ends_with_done() {
     let gemini = model().await;
     gemini.misbehave(GeminiFault::Slow(Duration::from_millis(100)));

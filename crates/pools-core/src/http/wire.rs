@@ -182,3 +182,40 @@ impl AsyncWrite for Socket {
         self.get_mut().stream.io().poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn http_21_a_reset_met_while_writing_is_kept_back_until_the_answer_was_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.write_all(b"413").await.unwrap();
+        server.set_zero_linger().unwrap();
+        drop(server);
+        let (mut socket, wire) = Socket::new(Stream::Plain(client));
+        let refused = async {
+            loop {
+                let before = wire.written();
+                assert_eq!(socket.write(b"upload").await.unwrap(), 6);
+                if wire.written() == before {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), refused).await.expect("the reset never came");
+        let mut answer = [0; 3];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"413");
+        // Then the end: hyper sees that there is no more.
+        assert!(!matches!(socket.read(&mut answer).await, Ok(1..)));
+    }
+}

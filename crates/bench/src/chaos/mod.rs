@@ -9,6 +9,7 @@
 //!
 //! A benchmark's median says how it usually goes; here the worst of all runs counts, since a loss is a loss.
 
+mod http;
 mod ml;
 mod postgres;
 mod report;
@@ -37,6 +38,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Name {
+    /// The HTTP pool: idle connections closed under it, resets, silence, bursts of 503; beside a healthy neighbour.
+    Http,
     /// The Postgres pool: restart, crash, freeze, and backends killed one by one.
     Postgres,
     /// ml-api's writers while Postgres is killed and restarted: acknowledged rows against found ones.
@@ -50,6 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Fault> {
         return Ok(ExitCode::SUCCESS);
     };
     let report = match name {
+        Name::Http => http::measure(args.runs).await?,
         Name::Postgres => postgres::measure(args.runs).await?,
         Name::Ml => ml::measure(args.runs).await?,
     };

@@ -3,7 +3,7 @@
 //! Every lease registers here and leaves when it is dropped, in whatever way: return, cancel or panic. The
 //! time-out errors, `?detail=leases` and the leak report read the same list.
 //!
-//! [`Leases`] is the list, wherever it is kept: [`Holders`] has one of its own (a short lock per acquire and
+//! `Leases` is the list, wherever it is kept: [`Holders`] has one of its own (a short lock per acquire and
 //! return, no allocation for the place itself); the Postgres pool keeps its records with its connections.
 
 use std::{fmt, panic::Location, sync::Arc, time::Duration};

@@ -9,7 +9,7 @@ const FIRST: Migration<'_> =
 const SECOND: Migration<'_> = Migration { id: 2, name: "more", sql: "INSERT INTO loans VALUES (2)" };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_migrate_at_once_apply_each_step_once() {
+async fn pg_33_replicas_that_migrate_at_once_apply_each_step_once() {
     let server = testkit::postgres().await;
     let replicas: Vec<_> = (0..6)
         .map(|_| {
@@ -27,7 +27,7 @@ async fn replicas_that_migrate_at_once_apply_each_step_once() {
 }
 
 #[tokio::test]
-async fn a_failed_migration_is_named_and_leaves_nothing() {
+async fn pg_33_a_failed_migration_is_named_and_leaves_nothing() {
     let server = testkit::postgres().await;
     let pool = open(at(&server.url()));
     let bad = Migration { id: 2, name: "bad", sql: "INSERT INTO loans VALUES (2); SELECT 1/0" };

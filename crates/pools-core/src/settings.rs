@@ -32,8 +32,9 @@ mod kinds;
 mod source;
 
 pub use kinds::{
-    Choice, Count, Flag, Kind, Millis, OptionalSecret, OptionalText, Port, Seconds, SecretWithDefault, Text,
-    choice, count, flag, millis, optional_secret, optional_text, port, seconds, secret_with_default, text,
+    Addresses, Choice, Count, Flag, Kind, Millis, OptionalSecret, OptionalText, Port, Seconds,
+    SecretWithDefault, Text, addresses, choice, count, flag, millis, optional_secret, optional_text, port,
+    seconds, secret_with_default, text,
 };
 pub use source::{StartError, Values, help_text, markdown};
 

@@ -19,6 +19,7 @@
 //! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
 //! | Pinata, Gemini, Etherscan | [`pinata()`], [`gemini()`], [`etherscan()`]: as documented, and with their real errors |
 //! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
+//! | a DNS server | [`dns()`] with a [`DnsAnswer`] for each name |
 //! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
 //! | a chain with contract and loans | [`anvil`] and `devchain::deploy` (feature `devchain`) |
 //! | a program of the workspace | [`service`], [`free_port`] |
@@ -34,6 +35,7 @@ mod anvil;
 mod counts;
 #[cfg(feature = "devchain")]
 pub mod devchain;
+mod dns;
 pub mod etherscan;
 pub mod gemini;
 mod listening;
@@ -53,6 +55,7 @@ mod until;
 mod upstream;
 
 pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
+pub use dns::{Dns, DnsAnswer, DnsQuestion, dns};
 pub use etherscan::{Etherscan, etherscan};
 pub use gemini::{Gemini, gemini};
 pub use pgbouncer::{PgBouncer, pgbouncer};

@@ -16,6 +16,7 @@ use super::{
     multiplex::Multiplex,
     proxy::Proxies,
     reap,
+    resolver::Dns,
     state::{Limits, State},
 };
 use crate::{health::HealthCell, holders::Holders, pool::PoolKind, stats::Recorder, tasks::Tasks};
@@ -94,7 +95,7 @@ impl HttpPoolBuilder {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Another resolver than the system's.
+    /// Another resolver than `HTTP_DNS` names. What it says is not kept.
     pub fn resolver(self, resolver: Resolver) -> Self {
         Self { resolver: Some(resolver), ..self }
     }
@@ -115,7 +116,11 @@ impl HttpPoolBuilder {
             queue: max_queue,
             negotiates: tls.alpn_protocols.iter().any(|protocol| protocol == manager::H2),
         };
-        let resolver = resolver.unwrap_or_else(manager::system_resolver);
+        let tasks = Tasks::new();
+        let dns = (resolver.is_none() && config.dns == "cached")
+            .then(|| Dns::new(&config, connect_timeout, tasks.clone(), manager::system_resolver()));
+        let own = || dns.as_ref().map_or_else(manager::system_resolver, Dns::resolver);
+        let resolver = resolver.unwrap_or_else(own);
         let health = HealthCell::new(PoolKind::Http);
         // It has no server of its own that could be down.
         health.up();
@@ -130,7 +135,8 @@ impl HttpPoolBuilder {
             health,
             stale_retries: AtomicU64::new(0),
             upstreams: Mutex::default(),
-            tasks: Tasks::new(),
+            tasks,
+            dns,
             runtime: Handle::current(),
             reap: Arc::new(Notify::new()),
             emptied: Notify::new(),

@@ -1,10 +1,10 @@
 //! Knobs of the HTTP pool.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
-use crate::settings::{count, millis, optional_secret, optional_text, seconds};
+use crate::settings::{addresses, choice, count, millis, optional_secret, optional_text, seconds};
 
 crate::settings! {
     /// Knobs of the HTTP pool; names and numbers are those of Node's agent.
@@ -31,5 +31,14 @@ crate::settings! {
         pub all_proxy: Option<SecretString> = optional_secret("ALL_PROXY", "URL");
         /// Hosts, domains and networks that are reached without a proxy, separated by commas; `*` for all.
         pub no_proxy: Option<String> = optional_text("NO_PROXY", "list");
+        /// Who turns names into addresses: `cached` asks the servers of `/etc/resolv.conf`, keeps answers for their TTL, and asks the
+        /// system for what they do not know; `system` asks the system for each connection.
+        pub dns: &'static str = choice("HTTP_DNS", "cached", &["cached", "system"]);
+        /// DNS servers to ask instead of those in `/etc/resolv.conf`, whose search domains count all the same.
+        pub dns_servers: Vec<SocketAddr> = addresses("HTTP_DNS_SERVERS", 53);
+        /// Longest time that an address is kept, whatever its TTL.
+        pub dns_max_ttl: Duration = seconds("HTTP_DNS_MAX_TTL", 3_600, 1..=86_400);
+        /// How long after its time an address may be used while no DNS server answers. 0 never does.
+        pub dns_stale: Duration = seconds("HTTP_DNS_STALE", 3_600, 0..=86_400);
     }
 }

@@ -301,6 +301,9 @@ impl HttpError {
                 | Self::BodyIdle { .. }
                 | Self::Deadline { .. }
                 | Self::Open { cause: OpenError::TimedOut { .. }, .. }
+        ) || matches!(
+            self,
+            Self::Open { cause: OpenError::Dns(cause), .. } if cause.kind() == io::ErrorKind::TimedOut
         )
     }
 

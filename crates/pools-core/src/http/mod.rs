@@ -48,6 +48,7 @@ mod policy;
 mod proxy;
 mod redirect;
 mod request;
+mod resolver;
 mod response;
 mod state;
 mod stats;
@@ -95,6 +96,7 @@ use self::{
     lease::Waiter,
     manager::Dialer,
     multiplex::Multiplex,
+    resolver::Dns,
     state::{SlotId, State},
     target::Key,
 };
@@ -128,6 +130,7 @@ struct Inner {
     health: HealthCell,
     stale_retries: AtomicU64,
     upstreams: Mutex<Vec<Weak<upstream::Shared>>>,
+    dns: Option<Dns>,
     tasks: Tasks,
     /// Leases may be dropped outside the runtime.
     runtime: Handle,
@@ -218,7 +221,12 @@ impl Pool for HttpPool {
             targets,
             holders: self.0.holders.list(),
             totals,
-            samples: [vec![stale_retries, streams], upstream::samples(&self.0.upstreams)].concat(),
+            samples: [
+                vec![stale_retries, streams],
+                upstream::samples(&self.0.upstreams),
+                self.0.dns.as_ref().map(Dns::samples).unwrap_or_default(),
+            ]
+            .concat(),
         }
     }
 

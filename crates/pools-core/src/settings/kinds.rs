@@ -5,8 +5,8 @@ mod texts;
 
 pub use numbers::{Count, Flag, Millis, Port, Seconds, count, flag, millis, port, seconds};
 pub use texts::{
-    Choice, OptionalSecret, OptionalText, SecretWithDefault, Text, choice, optional_secret, optional_text,
-    secret_with_default, text,
+    Addresses, Choice, OptionalSecret, OptionalText, SecretWithDefault, Text, addresses, choice,
+    optional_secret, optional_text, secret_with_default, text,
 };
 
 use super::Row;

@@ -6,6 +6,7 @@
 mod body;
 mod breaker;
 mod decoding;
+mod dns;
 mod drain;
 mod frames;
 mod framing;

@@ -1,4 +1,6 @@
-//! Texts, words, secrets.
+//! Texts, words, addresses, secrets.
+
+use std::net::{IpAddr, SocketAddr};
 
 use secrecy::SecretString;
 
@@ -83,6 +85,48 @@ impl Kind for Choice {
 
     fn range(&self) -> String {
         format!("one of {}", self.words.join(", "))
+    }
+}
+
+/// Addresses of servers, maybe none; see [`addresses`].
+#[derive(Debug)]
+pub struct Addresses {
+    variable: &'static str,
+    port: u16,
+}
+
+/// IP addresses separated by commas, each with a port (`[::1]:53`) or with this one. Absent or empty means none.
+pub const fn addresses(variable: &'static str, port: u16) -> Addresses {
+    Addresses { variable, port }
+}
+
+impl Kind for Addresses {
+    type Value = Vec<SocketAddr>;
+
+    fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    fn default(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    fn parse(&self, text: &str) -> Option<Vec<SocketAddr>> {
+        let with_port = |ip: IpAddr| SocketAddr::new(ip, self.port);
+        let address = |text: &str| text.parse().ok().or_else(|| text.parse().ok().map(with_port));
+        text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(address).collect()
+    }
+
+    fn default_text(&self) -> String {
+        String::new()
+    }
+
+    fn unit(&self) -> &'static str {
+        "addresses"
+    }
+
+    fn range(&self) -> String {
+        format!("IP addresses with or without a port ({}), separated by commas", self.port)
     }
 }
 

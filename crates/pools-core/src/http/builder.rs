@@ -19,7 +19,7 @@ use super::{
     resolver::Dns,
     state::{Limits, State},
 };
-use crate::{health::HealthCell, holders::Holders, pool::PoolKind, stats::Recorder, tasks::Tasks};
+use crate::{health::HealthCell, pool::PoolKind, stats::Recorder, tasks::Tasks};
 
 /// Longest queue per host: at 50 connections and 100 ms an answer, the last of 1,000 waits two seconds, which a user
 /// still sits through; more would be served after they have gone.
@@ -131,7 +131,6 @@ impl HttpPoolBuilder {
             multiplex,
             max_age,
             recorder,
-            holders: Holders::new(PoolKind::Http),
             health,
             stale_retries: AtomicU64::new(0),
             upstreams: Mutex::default(),

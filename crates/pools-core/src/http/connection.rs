@@ -11,16 +11,21 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{
     Inner, PoolState, Waiter,
@@ -80,6 +85,8 @@ pub(super) struct Conn {
     pub(super) retires: Instant,
     /// How long the server said that it keeps idle connections.
     pub(super) hint: Option<Duration>,
+    /// Wakes the user of the connection when something is late.
+    pub(super) timer: Timer,
     /// Never used: its drop tells the task to end.
     _alive: Option<oneshot::Sender<Infallible>>,
 }
@@ -90,7 +97,7 @@ impl Conn {
     }
 }
 
-impl Pooled for Conn {
+impl Pooled for Box<Conn> {
     fn slot(&self) -> SlotId {
         self.slot
     }
@@ -117,7 +124,7 @@ impl Pooled for Conn {
         let Send::Http2(send, sharing) = &self.send else {
             unreachable!("BUG: only a connection that has streams is shared")
         };
-        Self {
+        Self::new(Conn {
             slot: self.slot,
             send: Send::Http2(send.clone(), Arc::clone(sharing)),
             wire: Arc::clone(&self.wire),
@@ -125,7 +132,30 @@ impl Pooled for Conn {
             idle_since: self.idle_since,
             retires: self.retires,
             hint: self.hint,
+            timer: Timer::default(),
             _alive: None,
+        })
+    }
+}
+
+/// One timer for all that can be late on a connection: to make one for each request costs more than the rest of the wait. It is left
+/// alone while it runs out too early, and set again when it has.
+#[derive(Debug, Default)]
+pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Ready from `at` on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if at < sleep.deadline() {
+            sleep.as_mut().reset(at);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() == at {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
         }
     }
 }
@@ -140,7 +170,7 @@ impl Occupied {
     /// Tells the pool what has become of the connection.
     pub(super) fn apply(
         &self,
-        transition: impl FnOnce(&mut PoolState, SlotId, Instant) -> Effects<Conn, Waiter>,
+        transition: impl FnOnce(&mut PoolState, SlotId, Instant) -> Effects<Box<Conn>, Waiter>,
     ) {
         if let Some(pool) = self.pool.upgrade() {
             pool.apply(|state, now| transition(state, self.slot, now));
@@ -160,8 +190,18 @@ impl Occupied {
         let retires = now + pool.lifetime();
         let slot = self.slot;
         let forward = forward.map(Arc::new);
-        let conn =
-            Conn { slot, send, wire, forward, idle_since: now, retires, hint: None, _alive: Some(alive) };
+        let conn = Box::new(Conn {
+            slot,
+            send,
+            wire,
+            forward,
+            idle_since: now,
+            retires,
+            hint: None,
+            // Made here, on the pool's runtime, which outlives those of the callers.
+            timer: Timer(Some(Box::pin(sleep_until(retires)))),
+            _alive: Some(alive),
+        });
         let expires = pool.expiry(&conn, now);
         pool.apply(|state, now| state.opened(conn, expires, now));
         Some(ended)
@@ -210,6 +250,7 @@ async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
     let Ok((send, connection)) = handshake else { return };
     let Some(ended) = occupied.opened(Send::Http1(send), wire, forward) else { return };
     tokio::select! {
+        biased;
         // Errors are told to the request under way; without one there is nobody to tell.
         result = connection => if let Err(error) = result {
             tracing::trace!(%error, "idle connection ended");

@@ -68,6 +68,8 @@ impl OpenError {
 pub(super) enum Failure {
     Open(OpenError),
     Closed,
+    /// Its deadline has passed.
+    Late,
 }
 
 /// Why a request failed.

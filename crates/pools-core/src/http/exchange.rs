@@ -1,8 +1,10 @@
 //! One exchange: wait for a connection, send, head; again on a fresh connection when the old one was stale.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
+    task::{Poll, ready},
 };
 
 use ::http::{
@@ -12,10 +14,10 @@ use ::http::{
 };
 use futures_util::future::Either;
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
-    connection::Send,
+    connection::{Send, Timer},
     decoding::ACCEPTED,
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
@@ -39,24 +41,25 @@ const MAX_REFUSALS: u32 = 3;
 impl RequestBuilder {
     /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
     pub(super) async fn attempt(&self, passage: &mut Passage, first: u32) -> Result<Response, HttpError> {
-        let target = self.target.clone()?;
+        let target = self.target.as_ref().map_err(HttpError::clone)?;
+        let mut now = Instant::now();
         let may_repeat = self.may_go_again() && !passage.has_turn();
         let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
         self.body.check_if_empty().await.map_err(refused)?;
         let wait =
             self.wait_timeout.map_or(self.pool.0.config.timeout, |wait| wait.min(self.pool.0.config.timeout));
-        let patience = Instant::now() + wait;
+        let patience = now + wait;
         let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut ask = Ask::Any;
         let mut attempt = first;
         let mut refusals = 0;
         loop {
             let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
-            let mut lease = self.pool.0.acquire(&order).await?;
+            let mut lease = self.pool.0.acquire(&order, now).await?;
             lease.place = passage.place();
             passage.sent();
             let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
-            match self.exchange(lease, &target, &at).await {
+            match self.exchange(lease, target, at).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::NotSent) => ask = ask.max(Ask::Again),
                 Err(Failed::Stale(_)) if may_repeat && attempt == first && self.body.is_whole() => {
@@ -74,6 +77,7 @@ impl RequestBuilder {
                     return Err(error);
                 }
             }
+            now = Instant::now();
         }
     }
 
@@ -81,14 +85,14 @@ impl RequestBuilder {
         self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    async fn exchange(&self, mut lease: Lease, target: &Target, at: &At) -> Result<Response, Failed> {
+    async fn exchange(&self, mut lease: Lease, target: &Target, at: At) -> Result<Response, Failed> {
         let reused = lease.reused;
         // The last exchange may be complete for its caller a moment before hyper is ready for the next.
         if let Send::Http1(send) = &mut lease.conn().send
             && let Err(cause) = send.ready().await
         {
             lease.close(CloseReason::Peer);
-            let closed = HttpError::Truncated { at: at.clone(), cause: Arc::new(cause) };
+            let closed = HttpError::Truncated { at, cause: Arc::new(cause) };
             return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
         }
         let upload = match lease.conn().is_shared() {
@@ -103,7 +107,8 @@ impl RequestBuilder {
             Send::Http2(send, _) => Either::Right(send.try_send_request(self.multiplexed(target, &upload))),
         });
         lease.begin();
-        let head = match self.head(sent.as_mut(), &upload, at).await {
+        let began = lease.began();
+        let head = match self.head(sent.as_mut(), &mut lease.conn().timer, &upload, &at, began).await {
             Ok(head) => head,
             Err(HeadError::TimedOut(error)) => return Err(Failed::Other(error)),
             Err(HeadError::Hyper(mut error)) => {
@@ -111,25 +116,25 @@ impl RequestBuilder {
                 let untouched = unsent || upload.wire.read() == read_before;
                 let cause = error.into_error();
                 if self.pool.0.state.lock().is_cut() {
-                    return Err(Failed::Other(HttpError::Closed { host: Arc::clone(&at.host) }));
+                    return Err(Failed::Other(HttpError::Closed { host: at.host }));
                 }
                 if let Some(cause) = upload.failure() {
                     lease.close(CloseReason::Unfinished);
-                    return Err(Failed::Other(HttpError::Upload { at: at.clone(), cause }));
+                    return Err(Failed::Other(HttpError::Upload { at, cause }));
                 }
                 if lease.conn().is_shared() {
                     return Err(broken_among_others(lease, at, unsent, cause));
                 }
                 if reused && untouched && is_stale(&cause) {
                     lease.stale(&target.key);
-                    let stale = HttpError::Stale { at: at.clone(), cause: Arc::new(cause) };
+                    let stale = HttpError::Stale { at, cause: Arc::new(cause) };
                     return Err(if unsent { Failed::NotSent } else { Failed::Stale(stale) });
                 }
                 lease.close(CloseReason::Broken);
-                return Err(Failed::Other(HttpError::broken(at.clone(), Arc::new(cause))));
+                return Err(Failed::Other(HttpError::broken(at, Arc::new(cause))));
             }
         };
-        Response::new(head, lease, at.clone(), upload, self.deadline, self.decodes()).map_err(Failed::Other)
+        Response::new(head, lease, at, upload, self.deadline, self.decodes()).map_err(Failed::Other)
     }
 
     /// Whether the pool chooses how the body is encoded. A range counts bytes of one encoding, the server's choice.
@@ -184,36 +189,45 @@ impl RequestBuilder {
     async fn head<F>(
         &self,
         mut sent: Pin<&mut F>,
+        timer: &mut Timer,
         upload: &Progress,
         at: &At,
+        began: Instant,
     ) -> Result<Head<Incoming>, HeadError>
     where
         F: Future<Output = Result<Head<Incoming>, TrySendError<Request<Upload>>>>,
     {
         let silence = self.pool.0.config.timeout;
-        let began = Instant::now();
         let mut next = began + self.head_timeout.map_or(silence, |limit| limit.min(silence));
         next = self.deadline.map_or(next, |deadline| deadline.min(next));
-        let mut timer = pin!(sleep_until(next));
-        loop {
-            tokio::select! {
-                biased;
-                answered = sent.as_mut() => return answered.map_err(|error| HeadError::Hyper(Box::new(error))),
-                () = timer.as_mut() => {}
+        poll_fn(|cx| {
+            if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
+                return Poll::Ready(answered.map_err(|error| HeadError::Hyper(Box::new(error))));
             }
-            let now = Instant::now();
-            // While an upload moves, the head is not late.
-            let moved_at = upload.wire.moved_at().max(began);
-            let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
-            let head_ends = self.head_timeout.map(|limit| asked_at + limit);
-            let ends = [Some(moved_at + silence), head_ends].into_iter().flatten().min().unwrap_or(now);
-            if self.deadline.is_some_and(|deadline| deadline <= now) {
-                return Err(HeadError::TimedOut(HttpError::Deadline { at: at.clone(), phase: "head" }));
+            loop {
+                ready!(timer.poll(cx, next));
+                next = match self.head_is_due(upload, at, began) {
+                    Ok(due) => due,
+                    Err(late) => return Poll::Ready(Err(HeadError::TimedOut(late))),
+                };
             }
-            if ends <= now {
-                return Err(HeadError::TimedOut(HttpError::Head { at: at.clone(), after: now - began }));
-            }
-            timer.as_mut().reset(self.deadline.map_or(ends, |deadline| deadline.min(ends)));
+        })
+        .await
+    }
+
+    /// By when it must have come, if it is not late already.
+    fn head_is_due(&self, upload: &Progress, at: &At, began: Instant) -> Result<Instant, HttpError> {
+        let now = Instant::now();
+        // While an upload moves, the head is not late.
+        let moved_at = upload.wire.moved_at().max(began);
+        let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
+        let head_ends = self.head_timeout.map(|limit| asked_at + limit);
+        let silence_ends = moved_at + self.pool.0.config.timeout;
+        let ends = head_ends.map_or(silence_ends, |head_ends| head_ends.min(silence_ends));
+        match self.deadline {
+            Some(deadline) if deadline <= now => Err(HttpError::Deadline { at: at.clone(), phase: "head" }),
+            _ if ends <= now => Err(HttpError::Head { at: at.clone(), after: now - began }),
+            deadline => Ok(deadline.map_or(ends, |deadline| deadline.min(ends))),
         }
     }
 }
@@ -227,8 +241,8 @@ fn whole_uri(target: &Target, scheme: Scheme, authority: Option<Authority>) -> U
 }
 
 /// What a failed request means on a connection that others use as well.
-fn broken_among_others(lease: Lease, at: &At, unsent: bool, cause: hyper::Error) -> Failed {
-    let (at, reused) = (at.clone(), lease.reused);
+fn broken_among_others(lease: Lease, at: At, unsent: bool, cause: hyper::Error) -> Failed {
+    let reused = lease.reused;
     let cause = Arc::new(cause);
     match multiplex::broken(&cause) {
         Broken::Refused => Failed::Refused(HttpError::Refused { at, cause }),

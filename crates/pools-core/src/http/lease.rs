@@ -1,14 +1,14 @@
 //! A connection in the hands of one request.
+//!
+//! A request that finds a connection reads the clock once and takes one lock, and so does its end: what is counted and who holds
+//! what is kept in the state, and whoever waits too long is told so by the pool's reaper, without a timer of his own.
 
-use std::{panic::Location, sync::Arc};
+use std::{panic::Location, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Inner,
+    Inner, PoolState,
     connection::Conn,
     error::{Failure, HttpError},
     state::{Acquired, Ask, Effects, Granted, Return, Ticket},
@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     admission::Permit,
-    holders::HolderGuard,
+    holders::{Leases, Record},
+    pool::PoolKind,
     stats::{CloseReason, Outcome},
 };
 
@@ -49,26 +50,37 @@ enum Fate {
 #[must_use = "a lease that is not used still takes a place in the pool"]
 #[derive(Debug)]
 pub(super) struct Lease {
-    conn: Option<Conn>,
+    conn: Option<Box<Conn>>,
     pool: Arc<Inner>,
     pub(super) reused: bool,
     fate: Fate,
-    holder: Option<HolderGuard>,
+    held: Option<Held>,
     /// The place of its request among those of the upstream. Fields are dropped after the connection was given back.
     pub(super) place: Option<Arc<Permit>>,
 }
 
+/// Its entry among the holders, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    entry: usize,
+    since: Instant,
+}
+
+impl Held {
+    fn enter(state: &mut PoolState, site: &'static Location<'static>, since: Instant) -> Self {
+        Self { entry: state.holders.insert(Record::new(site, since)), since }
+    }
+
+    fn leave(self, state: &mut PoolState, now: Instant) -> Record {
+        state.tally.used(now.saturating_duration_since(self.since));
+        state.holders.remove(self.entry)
+    }
+}
+
 impl Lease {
-    fn new(pool: &Arc<Inner>, granted: Granted<Conn>) -> Self {
+    fn new(pool: &Arc<Inner>, granted: Granted<Box<Conn>>, held: Option<Held>) -> Self {
         let Granted { conn, reused } = granted;
-        Self {
-            conn: Some(conn),
-            pool: Arc::clone(pool),
-            reused,
-            fate: Fate::Clean,
-            holder: None,
-            place: None,
-        }
+        Self { conn: Some(conn), pool: Arc::clone(pool), reused, fate: Fate::Clean, held, place: None }
     }
 
     pub(super) fn conn(&mut self) -> &mut Conn {
@@ -81,6 +93,11 @@ impl Lease {
 
     pub(super) fn pool(&self) -> &Arc<Inner> {
         &self.pool
+    }
+
+    /// When the request had it.
+    pub(super) fn began(&self) -> Instant {
+        self.held.as_ref().map_or_else(Instant::now, |held| held.since)
     }
 
     /// From now on a drop closes the connection.
@@ -96,64 +113,66 @@ impl Lease {
     /// The exchange has failed. A connection without others cannot be used again; a shared one is told to end it.
     pub(super) fn close(mut self, reason: CloseReason) {
         if !self.conn().is_shared() {
-            self.give_back(|_| Return::Close(reason));
+            self.give_back(|_, _, _| Return::Close(reason));
         }
     }
 
     /// The connection takes no more requests; closed when those under way have ended.
     pub(super) fn retire(mut self, reason: CloseReason) {
-        self.give_back(|_| Return::Close(reason));
+        self.give_back(|_, _, _| Return::Close(reason));
     }
 
     /// The peer had closed it, and probably those that were idle for longer too.
     pub(super) fn stale(mut self, key: &Key) {
         let idle_since = self.conn().idle_since;
-        self.give_back(|_| Return::Close(CloseReason::Peer));
+        self.give_back(|_, _, _| Return::Close(CloseReason::Peer));
         self.pool.apply(|state, now| state.invalidate(key, idle_since, now));
     }
 
-    fn give_back(&mut self, fate: impl FnOnce(&Conn) -> Return) {
+    fn give_back(&mut self, fate: impl FnOnce(&Inner, &Conn, Instant) -> Return) {
         let Some(mut conn) = self.conn.take() else { return };
-        if let Some(holder) = self.holder.take() {
-            self.pool.recorder.usage.record(holder.held());
-        }
-        let fate = fate(&conn);
-        self.pool.apply(|state, now| {
-            conn.idle_since = now;
-            state.give_back(conn, fate, now)
+        let now = Instant::now();
+        let fate = fate(&self.pool, &conn, now);
+        conn.idle_since = now;
+        let held = self.held.take();
+        let record = self.pool.apply_with(|state| {
+            let record = held.map(|held| held.leave(state, now));
+            (record, state.give_back(conn, fate, now))
         });
+        if let Some(record) = record {
+            record.returned(PoolKind::Http);
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let pool = Arc::clone(&self.pool);
         let fate = self.fate;
-        self.give_back(|conn| match fate {
-            Fate::Busy if !conn.is_shared() => Return::Close(CloseReason::Unfinished),
+        self.give_back(|pool, conn, now| match (fate, pool.expiry(conn, now)) {
+            (Fate::Busy, _) if !conn.is_shared() => Return::Close(CloseReason::Unfinished),
             // hyper resets the one request whose future or body was dropped.
-            _ if conn.is_shared() => Return::Reusable { expires: pool.expiry(conn, Instant::now()) },
-            _ => {
-                let now = Instant::now();
-                match pool.expiry(conn, now) {
-                    expires if expires > now => Return::Reusable { expires },
-                    _ if conn.retires <= now => Return::Close(CloseReason::Recycled),
-                    _ => Return::Close(CloseReason::NotReusable),
-                }
-            }
+            (_, expires) if conn.is_shared() || expires > now => Return::Reusable { expires },
+            _ if conn.retires <= now => Return::Close(CloseReason::Recycled),
+            _ => Return::Close(CloseReason::NotReusable),
         });
     }
 }
 
-/// Leaves the queue when the caller goes away.
+/// A caller in the queue: leaves it when he goes away, and is counted in whatever way his wait ends.
 struct Queued<'a> {
     pool: &'a Arc<Inner>,
-    ticket: Ticket,
+    started: Instant,
+    /// `None` when he was told something.
+    ticket: Option<Ticket>,
+    outcome: Outcome,
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.pool.apply(|state, now| state.leave(self.ticket, now));
+        self.pool.recorder.acquired(self.outcome, self.started.elapsed());
+        if let Some(ticket) = self.ticket {
+            self.pool.apply(|state, now| state.leave(ticket, now));
+        }
     }
 }
 
@@ -168,58 +187,67 @@ pub(super) struct Order<'a> {
 
 impl Inner {
     /// A live connection to the host, no later than the deadline.
-    pub(super) async fn acquire(self: &Arc<Self>, order: &Order<'_>) -> Result<Lease, HttpError> {
-        let started = Instant::now();
-        let mut outcome = Counted { pool: self, started, outcome: Outcome::Cancelled };
-        let result = self.wait(order, started).await;
-        outcome.outcome = match &result {
-            Ok(_) => Outcome::Ok,
-            Err(HttpError::QueueFull { .. }) => Outcome::QueueFull,
-            Err(HttpError::Wait { .. }) => Outcome::Timeout,
-            Err(HttpError::Closed { .. }) => Outcome::Refused,
-            Err(_) => Outcome::OpenFailed,
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        order: &Order<'_>,
+        now: Instant,
+    ) -> Result<Lease, HttpError> {
+        let Order { key, ask, deadline, site, .. } = *order;
+        let host = || key.shared_name();
+        let refused = |outcome, error| {
+            self.recorder.acquired(outcome, Duration::ZERO);
+            Err(error)
         };
-        drop(outcome);
-        let mut lease = result?;
-        lease.holder = Some(self.holders.enter(order.site));
-        Ok(lease)
-    }
-
-    async fn wait(self: &Arc<Self>, order: &Order<'_>, started: Instant) -> Result<Lease, HttpError> {
-        let host = || order.key.shared_name();
         let mut waiting = None;
-        let acquired = self.apply_with(|state, now| {
-            state.acquire(order.key, order.ask, now, || {
+        let (acquired, held) = self.apply_with(|state| {
+            let (acquired, effects) = state.acquire(key, ask, now, deadline, || {
                 let (tell, told) = oneshot::channel();
                 waiting = Some(told);
-                Waiter { tell, site: order.site }
-            })
+                Waiter { tell, site }
+            });
+            let held = matches!(acquired, Acquired::Granted(_)).then(|| {
+                state.tally.acquired_at_once();
+                Held::enter(state, site, now)
+            });
+            ((acquired, held), effects)
         });
         let ticket = match acquired {
-            Acquired::Granted(granted) => return Ok(Lease::new(self, granted)),
-            Acquired::QueueFull { waiting } => return Err(HttpError::QueueFull { host: host(), waiting }),
-            Acquired::Closed => return Err(HttpError::Closed { host: host() }),
+            Acquired::Granted(granted) => return Ok(Lease::new(self, granted, held)),
+            Acquired::QueueFull { waiting } => {
+                return refused(Outcome::QueueFull, HttpError::QueueFull { host: host(), waiting });
+            }
+            Acquired::Closed => return refused(Outcome::Refused, HttpError::Closed { host: host() }),
             Acquired::Queued(ticket) => ticket,
         };
-        let _queued = Queued { pool: self, ticket };
-        let told = waiting.expect("BUG: a queued caller has made its handle");
-        match timeout_at(order.deadline, told).await {
-            Ok(Ok(Ok(lease))) => Ok(lease),
-            Ok(Ok(Err(Failure::Open(cause)))) => {
-                Err(HttpError::Open { host: host(), attempt: order.attempt, cause })
+        let mut queued =
+            Queued { pool: self, started: now, ticket: Some(ticket), outcome: Outcome::Cancelled };
+        let told = waiting.expect("BUG: a queued caller has made its handle").await;
+        queued.ticket = None;
+        let (outcome, error) = match told.unwrap_or(Err(Failure::Closed)) {
+            Ok(mut lease) => {
+                queued.outcome = Outcome::Ok;
+                lease.held = Some(Held::enter(&mut self.state.lock(), site, Instant::now()));
+                return Ok(lease);
             }
-            Ok(Ok(Err(Failure::Closed)) | Err(_)) => Err(HttpError::Closed { host: host() }),
-            Err(_) => {
-                let (busy, opening) = self.state.lock().busy(order.key);
-                let longest = self.holders.longest().map(Box::new);
-                Err(HttpError::Wait { host: host(), waited: started.elapsed(), busy, opening, longest })
+            Err(Failure::Open(cause)) => {
+                (Outcome::OpenFailed, HttpError::Open { host: host(), attempt: order.attempt, cause })
             }
-        }
+            Err(Failure::Closed) => (Outcome::Refused, HttpError::Closed { host: host() }),
+            Err(Failure::Late) => {
+                let (busy, opening) = self.state.lock().busy(key);
+                let longest = self.longest().map(Box::new);
+                let waited = now.elapsed();
+                (Outcome::Timeout, HttpError::Wait { host: host(), waited, busy, opening, longest })
+            }
+        };
+        queued.outcome = outcome;
+        Err(error)
     }
 
     /// Closes what is idle for too long; says when to come again.
     pub(super) fn expire(self: &Arc<Self>) -> Option<Instant> {
-        self.apply_with(|state, now| {
+        let now = Instant::now();
+        self.apply_with(|state| {
             let (effects, next) = state.expire(now);
             (next, effects)
         })
@@ -228,26 +256,28 @@ impl Inner {
     /// Makes a transition and carries out its effects.
     pub(super) fn apply(
         self: &Arc<Self>,
-        transition: impl FnOnce(&mut super::PoolState, Instant) -> Effects<Conn, Waiter>,
+        transition: impl FnOnce(&mut PoolState, Instant) -> Effects<Box<Conn>, Waiter>,
     ) {
-        self.apply_with(|state, now| ((), transition(state, now)));
+        let now = Instant::now();
+        self.apply_with(|state| ((), transition(state, now)));
     }
 
+    /// The same, with a result.
     fn apply_with<T>(
         self: &Arc<Self>,
-        transition: impl FnOnce(&mut super::PoolState, Instant) -> (T, Effects<Conn, Waiter>),
+        transition: impl FnOnce(&mut PoolState) -> (T, Effects<Box<Conn>, Waiter>),
     ) -> T {
-        let (result, effects) = transition(&mut self.state.lock(), Instant::now());
+        let (result, effects) = transition(&mut self.state.lock());
         self.carry_out(effects);
         result
     }
 
-    fn carry_out(self: &Arc<Self>, effects: Effects<Conn, Waiter>) {
+    fn carry_out(self: &Arc<Self>, effects: Effects<Box<Conn>, Waiter>) {
         let Effects { grants, failures, dials, closes, pause, reap, emptied } = effects;
         drop(closes);
         for (waiter, granted) in grants {
             // A caller who has just gone hands the lease back to us, and its drop serves the next.
-            drop(waiter.tell.send(Ok(Lease::new(self, granted))));
+            drop(waiter.tell.send(Ok(Lease::new(self, granted, None))));
         }
         for (waiter, failure) in failures {
             drop(waiter.tell.send(Err(failure)));
@@ -264,18 +294,5 @@ impl Inner {
         if emptied {
             self.emptied.notify_waiters();
         }
-    }
-}
-
-/// Counts an acquire when it ends, also by the caller going away.
-struct Counted<'a> {
-    pool: &'a Inner,
-    started: Instant,
-    outcome: Outcome,
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.pool.recorder.acquired(self.outcome, self.started.elapsed());
     }
 }

@@ -40,6 +40,7 @@ mod connection;
 mod decoding;
 mod error;
 mod exchange;
+mod head;
 mod lease;
 mod manager;
 pub mod multipart;
@@ -102,7 +103,7 @@ use self::{
 };
 use crate::{
     health::HealthCell,
-    holders::Holders,
+    holders::{Leases, Record},
     pool::{Drained, Pool, PoolKind},
     stats::{Recorder, Sample, SampleKind, Snapshot},
     tasks::Tasks,
@@ -113,7 +114,7 @@ const STREAMS: &str = "pools_http_streams";
 /// Requests sent again because the server had closed the idle connection. Counter.
 const STALE_RETRIES: &str = "pools_http_stale_retries_total";
 
-type PoolState = State<Conn, Waiter>;
+type PoolState = State<Box<Conn>, Waiter>;
 
 /// The pool. Clones share the same connections.
 #[derive(Clone)]
@@ -126,7 +127,6 @@ struct Inner {
     dialer: Dialer,
     state: Mutex<PoolState>,
     recorder: Arc<Recorder>,
-    holders: Arc<Holders>,
     health: HealthCell,
     stale_retries: AtomicU64,
     upstreams: Mutex<Vec<Weak<upstream::Shared>>>,
@@ -197,7 +197,7 @@ impl Pool for HttpPool {
     fn snapshot(&self) -> Snapshot {
         let (targets, totals, streams) = {
             let state = self.0.state.lock();
-            (state.targets(), self.0.recorder.totals(), state.streams())
+            (state.targets(), self.0.recorder.totals_with(&state.tally), state.streams())
         };
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has no integers")]
         let stale_retries = Sample {
@@ -219,7 +219,7 @@ impl Pool for HttpPool {
             health: self.0.health.get(),
             limit: self.0.config.max_total_sockets,
             targets,
-            holders: self.0.holders.list(),
+            holders: self.0.list(),
             totals,
             samples: [
                 vec![stale_retries, streams],
@@ -232,6 +232,16 @@ impl Pool for HttpPool {
 
     fn drain(&self, deadline: Instant) -> BoxFuture<'_, Drained> {
         Box::pin(self.0.drain(deadline))
+    }
+}
+
+impl Leases for Inner {
+    fn pool(&self) -> PoolKind {
+        PoolKind::Http
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(&mut Record)) {
+        self.state.lock().holders.iter_mut().for_each(|(_, record)| see(record));
     }
 }
 
@@ -249,7 +259,7 @@ impl Inner {
         });
         let mut cut = Vec::new();
         if emptied.await.is_err() {
-            cut.extend(self.holders.list().iter().map(|holder| format!("request of {holder}")));
+            cut.extend(self.list().iter().map(|holder| format!("request of {holder}")));
             let state = self.state.lock();
             let waiting = state.waiting().map(Waiter::site);
             cut.extend(waiting.map(|site| format!("waiting request of {}:{}", site.file(), site.line())));

@@ -10,20 +10,17 @@ use std::{
     time::Duration,
 };
 
-use ::http::{
-    HeaderMap, Response as Head, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
-    response::Parts,
-};
+use ::http::{HeaderMap, Response as Head, StatusCode, Version, response::Parts};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use hyper::body::{Body, Frame, Incoming};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{
     decoding::Decoder,
     error::{At, HttpError},
+    head::Said,
     lease::Lease,
     upload::Progress,
 };
@@ -48,9 +45,8 @@ pub struct Response {
     at: At,
     deadline: Option<Instant>,
     silence: Duration,
-    /// Runs while somebody waits for a piece; kept between pieces, since to reset it is cheaper than to make it.
-    timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    /// By when the next piece must come, while somebody waits for it.
+    late: Option<Instant>,
     /// Gone when the body has ended or failed.
     coming: Option<Coming>,
     decoder: Option<Decoder>,
@@ -134,30 +130,22 @@ impl Response {
         decode: bool,
     ) -> Result<Self, HttpError> {
         let (mut head, body) = head.into_parts();
-        if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
+        let says = Said::by(&head.headers);
+        if says.length && says.transfer_encoding {
             // Two readers would see two different bodies: request smuggling's twin.
             lease.close(CloseReason::Broken);
             let why = "both Content-Length and Transfer-Encoding";
             return Err(HttpError::Protocol { at, why, cause: None });
         }
         // Without either, only the end of the connection ends the body.
-        let has_end = body.size_hint().exact().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
-        let reusable = head.version == Version::HTTP_2 || (has_end && keeps_alive(&head));
-        lease.conn().hint = keep_alive_hint(&head.headers).or(lease.conn().hint);
+        let has_end = says.transfer_encoding || body.size_hint().exact().is_some();
+        let reusable = head.version == Version::HTTP_2 || (has_end && says.keeps_alive(&head));
+        let conn = lease.conn();
+        conn.hint = says.hint.or(conn.hint);
         let silence = lease.pool().config.timeout;
         let coming = Some(Coming { body, lease, upload, reusable });
-        let decoder = if decode { Decoder::of(&mut head.headers) } else { None };
-        let mut response = Self {
-            head,
-            trailers: None,
-            at,
-            deadline,
-            silence,
-            timer: None,
-            waiting: false,
-            coming,
-            decoder,
-        };
+        let decoder = if decode && says.encoding { Decoder::of(&mut head.headers) } else { None };
+        let mut response = Self { head, trailers: None, at, deadline, silence, late: None, coming, decoder };
         response.end_if_complete();
         Ok(response)
     }
@@ -203,23 +191,21 @@ impl Response {
     /// # Errors
     /// [`HttpError::TooLarge`] as soon as that is known, and those of [`chunk`](Self::chunk).
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, HttpError> {
-        let at = self.at.clone();
-        let too_large = || HttpError::TooLarge { at: at.clone(), limit };
         let coming = self.coming.as_ref().filter(|_| self.decoder.is_none());
         let announced = coming.map_or(0, |coming| coming.body.size_hint().lower());
         if announced > limit as u64 {
-            return Err(too_large());
+            return Err(self.too_large(limit));
         }
         let Some(first) = self.chunk().await? else { return Ok(Bytes::new()) };
         let Some(second) = self.chunk().await? else {
-            return if first.len() > limit { Err(too_large()) } else { Ok(first) };
+            return if first.len() > limit { Err(self.too_large(limit)) } else { Ok(first) };
         };
         let mut all = BytesMut::with_capacity(first.len() + second.len());
         all.extend_from_slice(&first);
         let mut next = Some(second);
         while let Some(chunk) = next {
             if all.len() + chunk.len() > limit {
-                return Err(too_large());
+                return Err(self.too_large(limit));
             }
             all.extend_from_slice(&chunk);
             next = self.chunk().await?;
@@ -242,6 +228,10 @@ impl Response {
         if let Some(small) = self.coming.take().and_then(Coming::if_small) {
             small.drain().await;
         }
+    }
+
+    fn too_large(&self, limit: usize) -> HttpError {
+        HttpError::TooLarge { at: self.at.clone(), limit }
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
@@ -276,7 +266,7 @@ impl Response {
                 let late = ready!(self.poll_late(cx));
                 return Poll::Ready(Err(self.fail(CloseReason::Unfinished, late)));
             };
-            self.waiting = false;
+            self.late = None;
             match frame {
                 None => self.coming.take().into_iter().for_each(Coming::finish),
                 Some(Ok(frame)) => {
@@ -302,17 +292,12 @@ impl Response {
 
     /// Ready when the next piece is too late.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<HttpError> {
-        if !self.waiting {
+        let Some(coming) = &mut self.coming else { return Poll::Pending };
+        let late = *self.late.get_or_insert_with(|| {
             let idle = Instant::now() + self.silence;
-            let late = self.deadline.map_or(idle, |deadline| deadline.min(idle));
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(late),
-                None => self.timer = Some(Box::pin(sleep_until(late))),
-            }
-            self.waiting = true;
-        }
-        let timer = self.timer.as_mut().expect("BUG: set when the wait began");
-        ready!(timer.as_mut().poll(cx));
+            self.deadline.map_or(idle, |deadline| deadline.min(idle))
+        });
+        ready!(coming.lease.conn().timer.poll(cx, late));
         let at = self.at.clone();
         Poll::Ready(match self.deadline {
             Some(deadline) if deadline <= Instant::now() => HttpError::Deadline { at, phase: "body" },
@@ -341,28 +326,6 @@ impl Drop for Response {
             coming.abandon();
         }
     }
-}
-
-/// Whether the server will read another request on this connection.
-fn keeps_alive(head: &Parts) -> bool {
-    let says = |word| {
-        let values = head.headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
-    };
-    match head.version {
-        _ if head.status == StatusCode::SWITCHING_PROTOCOLS => false,
-        Version::HTTP_10 => says("keep-alive"),
-        _ => !says("close"),
-    }
-}
-
-/// `timeout` of a `Keep-Alive` header. Rubbish counts as nothing.
-fn keep_alive_hint(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
-    let parameters = value.split(',').filter_map(|parameter| parameter.trim().split_once('='));
-    let (_, seconds) =
-        parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
 impl Stream for Response {

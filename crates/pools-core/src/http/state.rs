@@ -42,7 +42,10 @@ pub(super) use self::model::{
 };
 use self::model::{Host, Place, Shared, Sharing, Slot, Waiter, count};
 use super::{error::Failure, target::Key};
-use crate::stats::{CloseReason, Recorder, Target};
+use crate::{
+    holders::Record,
+    stats::{CloseReason, Recorder, Tally, Target},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -68,6 +71,9 @@ pub(super) struct State<C, W> {
     back: i64,
     front: i64,
     reap_at: Option<Instant>,
+    /// Who holds leases; here, so that one lock is enough.
+    pub(super) holders: Slab<Record>,
+    pub(super) tally: Tally,
 }
 
 impl<C: Pooled, W> State<C, W> {
@@ -85,15 +91,18 @@ impl<C: Pooled, W> State<C, W> {
             back: 0,
             front: 0,
             reap_at: None,
+            holders: Slab::new(),
+            tally: Tally::default(),
         }
     }
 
-    /// Takes the newest idle connection, or queues. `handle` is made only for the queue.
+    /// Takes the newest idle connection, or queues until `deadline`. `handle` is made only for the queue.
     pub(super) fn acquire(
         &mut self,
         key: &Key,
         ask: Ask,
         now: Instant,
+        deadline: Instant,
         handle: impl FnOnce() -> W,
     ) -> (Acquired<C>, Effects<C, W>) {
         let mut fx = Effects::default();
@@ -116,7 +125,9 @@ impl<C: Pooled, W> State<C, W> {
             return (Acquired::QueueFull { waiting }, fx);
         }
         let number = self.ticket(ask);
-        self.hosts[id].waiters.insert(number, Waiter { handle: handle(), fresh: ask == Ask::Fresh });
+        let waiter = Waiter { handle: handle(), fresh: ask == Ask::Fresh, deadline };
+        self.hosts[id].waiters.insert(number, waiter);
+        self.reap_by(deadline, &mut fx);
         self.plan(id, now, &mut fx);
         (Acquired::Queued(Ticket { host: id, number }), fx)
     }
@@ -282,14 +293,22 @@ impl<C: Pooled, W> State<C, W> {
         fx
     }
 
-    /// Closes what was idle for too long. Says when to come again.
+    /// Closes what was idle for too long, and tells who has waited for too long. Says when to come again.
     pub(super) fn expire(&mut self, now: Instant) -> (Effects<C, W>, Option<Instant>) {
         let mut fx = Effects::default();
-        let ids: Vec<_> =
-            self.hosts.iter().filter(|(_, host)| !host.idle.is_empty()).map(|(id, _)| id).collect();
+        // Woken to come earlier than before, or by what has meanwhile gone: to look at every host for that, or to
+        // forget when to come, would make each returned connection wake the reaper.
+        if let Some(at) = self.reap_at.filter(|at| now < *at) {
+            return (fx, Some(at));
+        }
         self.reap_at = None;
-        for id in ids {
+        for id in self.host_ids() {
             self.expire_host(id, now, &mut fx);
+            let (late, next) = self.hosts[id].late(now);
+            fx.failures.extend(late.into_iter().map(|handle| (handle, Failure::Late)));
+            if let Some(next) = next {
+                self.reap_by(next, &mut fx);
+            }
             self.plan(id, now, &mut fx);
         }
         fx.reap = false;

@@ -4,7 +4,7 @@
 //! place of the host (the convention of `requests-unixsocket` and of Docker's clients). It is counted like any host, as
 //! `unix:/run/app.sock`; the server is told `Host: localhost`.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
 use ::http::{HeaderValue, Uri, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -16,8 +16,25 @@ use crate::redact::printed_url;
 const UNIX: &str = "unix:/";
 /// What is encoded of the path of a socket.
 const SOCKET_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_');
+/// What `http::Uri` takes.
+const MAX_URL: usize = 65_534;
 /// What the kernel's `sockaddr_un` holds, without the final zero.
 const MAX_UNIX_PATH: usize = 107;
+
+/// Most processes ask fewer hosts than this at a time.
+const MAX_RECENT: usize = 8;
+
+thread_local! {
+    /// What this thread asked last. To take an origin apart costs more than all else that is done to a URL.
+    static RECENT: RefCell<Vec<Origin>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A URL up to its path, and what came of it.
+struct Origin {
+    url: Box<str>,
+    key: Key,
+    host_header: HeaderValue,
+}
 
 /// Scheme, host and port: connections of one key are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +91,41 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, HttpError> {
+        if let Some(target) = Self::at_known_origin(url) {
+            return Ok(target);
+        }
+        let target = Self::take_apart(url)?;
+        target.remember_origin(url);
+        Ok(target)
+    }
+
+    /// Nothing when the origin or the path is not known to be good: then all of it is looked at.
+    fn at_known_origin(url: &str) -> Option<Self> {
+        RECENT.with_borrow(|recent| {
+            let (origin, rest) = recent.iter().find_map(|origin| {
+                let rest = url.strip_prefix(&*origin.url)?;
+                (rest.is_empty() || rest.starts_with('/')).then_some((origin, rest))
+            })?;
+            let path = match rest {
+                "" | "/" => PathAndQuery::from_static("/"),
+                _ if url.len() > MAX_URL => return None,
+                path => path.parse().ok()?,
+            };
+            Some(Self { key: origin.key.clone(), host_header: origin.host_header.clone(), path })
+        })
+    }
+
+    fn remember_origin(&self, url: &str) {
+        let Some(host) = url.find("://").map(|at| at + "://".len()) else { return };
+        let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+        let (key, host_header) = (self.key.clone(), self.host_header.clone());
+        RECENT.with_borrow_mut(|recent| {
+            recent.truncate(MAX_RECENT - 1);
+            recent.insert(0, Origin { url: url[..end].into(), key, host_header });
+        });
+    }
+
+    fn take_apart(url: &str) -> Result<Self, HttpError> {
         let bad = |why| HttpError::Url { url: printed_url(url), why };
         if let Some(rest) = url.strip_prefix("http+unix://") {
             return Self::parse_unix(rest).map_err(bad);
@@ -143,6 +195,28 @@ mod tests {
         assert_eq!((key("http://[::1]:81/").host(), key("http://[::1]:81/").port()), ("::1", 81));
         assert_eq!(Target::parse("https://example.com:8443/x").unwrap().host_header, "example.com:8443");
         assert_eq!(Target::parse("https://example.com:443/x").unwrap().host_header, "example.com");
+    }
+
+    #[test]
+    fn what_is_known_of_an_origin_makes_no_other_target() {
+        let many = (1..=2 * MAX_RECENT).map(|port| format!("http://a:{port}"));
+        for origin in many.chain(["HTTPS://A.b".to_owned(), "http+unix://%2Fa.sock".to_owned()]) {
+            for path in ["", "/", "/x?y=1#z", "?y", "#z", "/b c", "/é", ":81/", "b/", "@b/"] {
+                let url = format!("{origin}{path}");
+                let parsed = |target: Result<Target, HttpError>| {
+                    target
+                        .map(|target| (target.key, target.host_header, target.path))
+                        .map_err(|bad| bad.to_string())
+                };
+                let expected = parsed(Target::take_apart(&url));
+                assert_eq!(
+                    (parsed(Target::parse(&url)), parsed(Target::parse(&url))),
+                    (expected.clone(), expected)
+                );
+            }
+        }
+        let long = format!("http://a:1/{}", "x".repeat(MAX_URL));
+        assert!(Target::parse("http://a:1/").is_ok() && Target::parse(&long).is_err());
     }
 
     #[test]

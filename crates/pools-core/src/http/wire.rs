@@ -164,6 +164,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [slice] = slices {
+            // Most requests are a head alone, which costs the kernel less this way.
+            return self.poll_write(cx, slice);
+        }
         let this = self.get_mut();
         let result = this.stream.io().poll_write_vectored(cx, slices);
         result.map(|result| this.wrote(result, slices.iter().map(|slice| slice.len()).sum()))

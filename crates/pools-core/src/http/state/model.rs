@@ -106,6 +106,8 @@ impl<C: Pooled> Shared<C> {
 pub(super) struct Waiter<W> {
     pub(super) handle: W,
     pub(super) fresh: bool,
+    /// It is told by then that it has waited for nothing.
+    pub(super) deadline: Instant,
 }
 
 #[derive(Debug)]
@@ -179,6 +181,16 @@ impl<C, W> Host<C, W> {
     pub(super) fn can_reuse(&self, waiter: &Waiter<W>) -> bool {
         // One that is shared is not stale while others use it, and gone when it broke.
         !waiter.fresh || matches!(self.sharing, Sharing::Shared(_))
+    }
+
+    /// Takes out who has waited for too long; says when the next will have.
+    pub(super) fn late(&mut self, now: Instant) -> (Vec<W>, Option<Instant>) {
+        let late = |waiter: &Waiter<W>| waiter.deadline <= now;
+        let tickets = self.waiters.iter().filter(|(_, waiter)| late(waiter)).map(|(ticket, _)| *ticket);
+        let tickets: Vec<_> = tickets.collect();
+        let out = tickets.iter().filter_map(|ticket| self.waiters.remove(ticket));
+        let out = out.map(|waiter| waiter.handle).collect();
+        (out, self.waiters.values().map(|waiter| waiter.deadline).min())
     }
 
     pub(super) fn first_ticket(&self) -> i64 {

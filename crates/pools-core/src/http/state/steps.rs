@@ -213,7 +213,9 @@ impl<C: Pooled, W> State<C, W> {
             return self.close(conn, CloseReason::MaxFree, fx);
         }
         self.move_to(conn.slot(), Place::Idle);
-        self.hosts[id].idle.push(Idle { conn, since: now, expires });
+        // Whoever gives back reads the clock before it has the lock.
+        let since = self.hosts[id].idle.last().map_or(now, |newest| newest.since.max(now));
+        self.hosts[id].idle.push(Idle { conn, since, expires });
         let oldest = self.hosts[id].idle[0].since;
         self.reap_by(if excess { expires.min(oldest + linger) } else { expires }, fx);
     }

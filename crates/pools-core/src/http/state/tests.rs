@@ -96,10 +96,11 @@ impl World {
         }
     }
 
-    fn acquire(&mut self, key: usize, ask: Ask) {
+    fn acquire(&mut self, key: usize, ask: Ask, random: &mut fastrand::Rng) {
         self.next += 1;
         let (key, id) = (self.keys[key].clone(), self.next);
-        let (acquired, fx) = self.state.acquire(&key, ask, self.now, || id);
+        let deadline = self.now + Duration::from_millis(random.u64(0..600));
+        let (acquired, fx) = self.state.acquire(&key, ask, self.now, deadline, || id);
         match acquired {
             Acquired::Granted(granted) => self.leased.push(granted.conn),
             Acquired::Queued(ticket) => drop(self.tickets.insert(id, ticket)),
@@ -189,8 +190,16 @@ impl World {
 
     fn time_passes(&mut self, random: &mut fastrand::Rng) {
         self.now += Duration::from_millis(random.u64(0..60));
-        let (fx, _) = self.state.expire(self.now);
+        let (fx, next) = self.state.expire(self.now);
         self.carry_out(fx);
+        for (_, host) in &self.state.hosts {
+            let idle = host.idle.iter().map(|idle| idle.expires);
+            let ends = idle.chain(host.waiters.values().map(|waiter| waiter.deadline));
+            // The reaper comes before the first of them ends.
+            assert!(
+                ends.min().is_none_or(|first| self.now < first && next.is_some_and(|next| next <= first))
+            );
+        }
         for (key, at) in std::mem::take(&mut self.pauses) {
             if at <= self.now {
                 let fx = self.state.wake(&key, self.now);
@@ -258,8 +267,11 @@ fn walk(seed: u64) {
     for _ in 0..400 {
         let host = random.usize(..world.keys.len());
         match random.u8(..23) {
-            0..=5 => world.acquire(host, Ask::Any),
-            6 => world.acquire(host, if random.bool() { Ask::Again } else { Ask::Fresh }),
+            0..=5 => world.acquire(host, Ask::Any, &mut random),
+            6 => {
+                let ask = if random.bool() { Ask::Again } else { Ask::Fresh };
+                world.acquire(host, ask, &mut random);
+            }
             7 => world.leave(&mut random),
             8..=10 => world.dial_ends(random.u8(..4) > 0, &mut random),
             11..=14 => world.give_back(&mut random),

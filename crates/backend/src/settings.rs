@@ -9,7 +9,12 @@ use pools_core::{
     web::{LimitConfig, ServiceConfig, healthcheck_command, is_healthcheck},
 };
 
-use crate::wallet::etherscan::EtherscanConfig;
+use crate::{
+    chatbot::client::GeminiPolicy,
+    ipfs::client::{PinataPolicy, UploadConfig},
+    ml::client::MlPolicy,
+    wallet::etherscan::{EtherscanConfig, EtherscanPolicy},
+};
 
 pools_core::settings! {
     /// Knobs of the backend alone.
@@ -70,12 +75,29 @@ pub struct Settings {
     pub limits: LimitConfig,
     /// Calls to Etherscan.
     pub etherscan: EtherscanConfig,
+    /// What each upstream may take.
+    pub policies: Policies,
     /// HTTP pool.
     pub http: HttpConfig,
     /// Chain pool.
     pub chain: ChainConfig,
     /// Redis pool.
     pub redis: RedisConfig,
+}
+
+/// What each upstream may take.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    /// ml-api.
+    pub ml: MlPolicy,
+    /// Etherscan.
+    pub etherscan: EtherscanPolicy,
+    /// Pinata.
+    pub pinata: PinataPolicy,
+    /// Uploads to Pinata.
+    pub upload: UploadConfig,
+    /// Gemini.
+    pub gemini: GeminiPolicy,
 }
 
 /// What the command line asks for.
@@ -114,6 +136,13 @@ impl Task {
             service: ServiceConfig::read(&values)?,
             limits: LimitConfig::read(&values)?,
             etherscan: EtherscanConfig::read(&values)?,
+            policies: Policies {
+                ml: MlPolicy::read(&values)?,
+                etherscan: EtherscanPolicy::read(&values)?,
+                pinata: PinataPolicy::read(&values)?,
+                upload: UploadConfig::read(&values)?,
+                gemini: GeminiPolicy::read(&values)?,
+            },
             http: HttpConfig::read(&values)?,
             chain: ChainConfig::read(&values)?,
             redis: RedisConfig::read(&values)?,
@@ -129,6 +158,11 @@ pub fn sections() -> Vec<Section> {
         ServiceConfig::section(),
         LimitConfig::section(),
         EtherscanConfig::section(),
+        MlPolicy::section(),
+        EtherscanPolicy::section(),
+        PinataPolicy::section(),
+        UploadConfig::section(),
+        GeminiPolicy::section(),
         HttpConfig::section(),
         ChainConfig::section(),
         RedisConfig::section(),

@@ -59,6 +59,9 @@ pub enum RunError {
     /// Correct `ETHERSCAN_URL`.
     #[error("ETHERSCAN_URL is not accepted")]
     Etherscan(#[source] HttpError),
+    /// Correct `ML_SERVICE_URL`.
+    #[error("ML_SERVICE_URL is not accepted")]
+    Ml(#[source] HttpError),
     /// Correct `LIQUIDATOR_PRIVATE_KEY`.
     #[error("LIQUIDATOR_PRIVATE_KEY is not accepted")]
     Key(#[source] ChainError),
@@ -166,7 +169,8 @@ fn wire(settings: &Settings, jobs: &Tasks) -> Result<(Features, Arc<Registry>), 
     let etherscan = etherscan(settings, &http, jobs)?;
     let wallets = wallets(settings, etherscan.clone(), &chain, contracts.clone(), &cache);
     let scores = ScoreService::new(wallets.clone(), cache.clone(), settings.backend.credit_score_ttl);
-    let ml = MlClient::new(http.clone(), &settings.backend.ml_service_url);
+    let ml = MlClient::new(http.clone(), &settings.backend.ml_service_url, settings.policies.ml.policy());
+    let ml = ml.map_err(RunError::Ml)?;
     let monitor = MlMonitor::start(ml.clone(), jobs);
     let ipfs = ipfs(settings, &http, jobs)?;
     let chat = chat(settings, &http, jobs)?;
@@ -231,9 +235,10 @@ fn ipfs(settings: &Settings, http: &HttpPool, jobs: &Tasks) -> Result<IpfsServic
         (None, None, Some(_)) => Err("PINATA_API_KEY"),
         (None, None, None) => Err("PINATA_JWT, or PINATA_API_KEY with PINATA_SECRET_KEY,"),
     };
-    let client = |credentials| {
-        PinataClient::new(http, &upstreams.pinata_url, &upstreams.pinata_upload_url, credentials)
-    };
+    let urls = (upstreams.pinata_url.as_str(), upstreams.pinata_upload_url.as_str());
+    let policies = &settings.policies;
+    let client =
+        |credentials| PinataClient::new(http, urls, credentials, policies.pinata.policy(), &policies.upload);
     let pinata = match credentials {
         Ok(credentials) => Ok(client(credentials)?),
         Err(missing) => Err(missing),
@@ -244,7 +249,8 @@ fn ipfs(settings: &Settings, http: &HttpPool, jobs: &Tasks) -> Result<IpfsServic
 fn chat(settings: &Settings, http: &HttpPool, jobs: &Tasks) -> Result<ChatService, RunError> {
     let upstreams = &settings.upstreams;
     let model = upstreams.gemini_model.as_str();
-    let client = |key| GeminiClient::new(http.clone(), &upstreams.gemini_url, model, key);
+    let policy = settings.policies.gemini.policy();
+    let client = |key| GeminiClient::new(http.clone(), &upstreams.gemini_url, model, key, policy);
     let gemini = upstreams.gemini_api_key.clone().map(client).transpose()?;
     Ok(ChatService::new(gemini, model, jobs))
 }
@@ -261,7 +267,8 @@ fn etherscan(
     jobs: &Tasks,
 ) -> Result<Option<EtherscanClient>, RunError> {
     let config = &settings.etherscan;
-    let client = EtherscanClient::new(http.clone(), config, jobs).map_err(RunError::Etherscan)?;
+    let client = EtherscanClient::new(http.clone(), config, &settings.policies.etherscan, jobs)
+        .map_err(RunError::Etherscan)?;
     match client {
         Some(_) => {
             tracing::info!(url = printed_url(&config.url), rps = config.rps, "Etherscan is configured")

@@ -38,7 +38,7 @@ pub use kinds::{
 };
 pub use source::{StartError, Values, help_text, markdown};
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// One setting as help texts and documentation show it.
 #[derive(Clone, Debug)]
@@ -106,6 +106,12 @@ pub enum SettingError {
         #[source]
         cause: std::io::Error,
     },
+}
+
+/// A default that is kept as a time, as [`millis`] takes it.
+#[doc(hidden)]
+pub fn in_millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Declares a struct of settings; see the [module](mod@crate::settings).

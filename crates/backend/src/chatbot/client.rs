@@ -26,10 +26,24 @@ pub(super) const GEMINI: &str = "Gemini";
 const LIMIT: usize = 4 * 1024 * 1024;
 /// Of an answer that is an error, so much is looked at.
 const ERROR_LIMIT: usize = 64 * 1024;
-/// A model that thinks takes half a minute before its first word.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest answers are read, not waited for.
-const STREAM_PATIENCE: Duration = Duration::from_secs(300);
+pools_core::policy_settings! {
+    /// What the calls to Gemini may take. The head's time-out is that of an answer which is not streamed, too.
+    pub struct GeminiPolicy in "Gemini: limits of its calls" for "GEMINI" with rate = limits();
+}
+
+fn limits() -> Policy {
+    Policy {
+        // A model that thinks takes half a minute before its first word.
+        head_timeout: Duration::from_secs(60),
+        // The longest answers are read, not waited for.
+        total_timeout: Duration::from_secs(300),
+        // Each attempt costs quota, and an overload is seldom over within a second.
+        max_retries: 1,
+        // Not 429: its pause stands in the body, and is long.
+        retry_statuses: &[502, 503, 504],
+        ..Policy::default()
+    }
+}
 
 /// A setting that is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +63,10 @@ pub struct GeminiClient {
     gemini: Upstream,
     model: String,
     key: SecretString,
+    /// For an answer that comes whole.
+    patience: Duration,
+    /// For one that is streamed.
+    stream_patience: Duration,
 }
 
 impl GeminiClient {
@@ -56,21 +74,19 @@ impl GeminiClient {
     ///
     /// # Errors
     /// `base` is not a URL that the pool can use, or `model` nothing that can stand in a path.
-    pub fn new(pool: HttpPool, base: &str, model: &str, key: SecretString) -> Result<Self, GeminiSetting> {
+    pub fn new(
+        pool: HttpPool,
+        base: &str,
+        model: &str,
+        key: SecretString,
+        policy: Policy,
+    ) -> Result<Self, GeminiSetting> {
         if !is_model_name(model) {
             return Err(GeminiSetting::Model(model.to_owned()));
         }
-        let policy = Policy {
-            head_timeout: PATIENCE,
-            total_timeout: STREAM_PATIENCE,
-            // Each attempt costs quota, and an overload is seldom over within a second.
-            max_retries: 1,
-            // Not 429: its pause stands in the body, and is long.
-            retry_statuses: &[502, 503, 504],
-            ..Policy::default()
-        };
+        let (patience, stream_patience) = (policy.head_timeout, policy.total_timeout);
         let gemini = Upstream::new(pool, "gemini", base, policy).map_err(GeminiSetting::Url)?;
-        Ok(Self { gemini, model: model.to_owned(), key })
+        Ok(Self { gemini, model: model.to_owned(), key, patience, stream_patience })
     }
 
     /// The whole answer.
@@ -78,7 +94,7 @@ impl GeminiClient {
     /// # Errors
     /// Gemini gave none.
     pub async fn generate(&self, body: &Value) -> Result<Bytes, ThirdPartyError> {
-        let request = self.post("generateContent", body).deadline(Instant::now() + PATIENCE);
+        let request = self.post("generateContent", body).deadline(Instant::now() + self.patience);
         let response = self.accepted(request.send().await.map_err(unreached)?).await?;
         response.bytes(LIMIT).await.map_err(unreached)
     }
@@ -96,7 +112,7 @@ impl GeminiClient {
     ) -> Result<impl Stream<Item = Result<Vec<u8>, ChatError>> + use<>, ThirdPartyError> {
         let request = self.post("streamGenerateContent?alt=sse", body);
         // The stream goes on behind the head of our own answer, and so beyond the deadline for that.
-        let sent = deadline::beyond(Instant::now() + STREAM_PATIENCE, request.send());
+        let sent = deadline::beyond(Instant::now() + self.stream_patience, request.send());
         let response = self.accepted(sent.await.map_err(unreached)?).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
@@ -123,7 +139,7 @@ impl GeminiClient {
     pub async fn probe(&self) -> Result<(), ThirdPartyError> {
         let request = self.authorised(self.gemini.get(&format!("/v1beta/models/{}", self.model)));
         let response =
-            self.accepted(request.deadline(Instant::now() + PATIENCE).send().await.map_err(unreached)?);
+            self.accepted(request.deadline(Instant::now() + self.patience).send().await.map_err(unreached)?);
         response.await.map(drop)
     }
 

@@ -12,10 +12,11 @@ use pools_core::{
         HttpError, HttpPool, Policy, RequestBuilder, Response, SourceError, Upstream, multipart::boundary,
     },
     redact::{ExposeSecret, SecretString},
+    settings::{count, millis},
 };
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 use super::model::{ContentId, Envelope, FilePart, FileRecord};
 use crate::third_party::ThirdPartyError;
@@ -26,12 +27,27 @@ const PINATA: &str = "Pinata";
 const LIMIT: usize = 1024 * 1024;
 /// Of an answer that is an error, so much is looked at.
 const ERROR_LIMIT: usize = 64 * 1024;
-/// Lists and removals take Pinata well under a second.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// 10 MiB over a slow line; the two ends have time-outs for silence of their own.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(300);
-/// To store what has arrived.
-const STORING_PATIENCE: Duration = Duration::from_secs(60);
+pools_core::policy_settings! {
+    /// What the calls to Pinata may take; for uploads see also `PINATA_UPLOAD_…`.
+    pub struct PinataPolicy in "Pinata: limits of its calls" for "PINATA" with rate = limits();
+}
+
+fn limits() -> Policy {
+    // Lists and removals take it well under a second.
+    Policy { total_timeout: Duration::from_secs(15), ..Policy::default() }
+}
+
+pools_core::settings! {
+    /// What uploads to Pinata may take, where that is not [`PinataPolicy`]. Their bytes are gone once sent: none is sent again.
+    pub struct UploadConfig in "Pinata: limits of uploads" {
+        /// Most uploads at once. They take nothing from the other calls.
+        pub max_in_flight: u32 = count("PINATA_UPLOAD_MAX_IN_FLIGHT", "uploads", 20, 1..=10_000);
+        /// Longest time from the end of an upload to the answer's head: to store what has arrived.
+        pub head_timeout: Duration = millis("PINATA_UPLOAD_HEAD_TIMEOUT_MS", 60_000, 1..=3_600_000);
+        /// Longest time for everything: 10 MiB over a slow line. The two ends have time-outs for silence of their own.
+        pub total_timeout: Duration = millis("PINATA_UPLOAD_TOTAL_TIMEOUT_MS", 300_000, 1..=3_600_000);
+    }
+}
 
 /// How the account is proved, and with that which API is used.
 #[derive(Clone, Debug)]
@@ -106,18 +122,23 @@ impl PinataClient {
     ///
     /// # Errors
     /// One of them is not a URL that the pool can use.
-    pub fn new(pool: &HttpPool, api: &str, uploads: &str, credentials: Credentials) -> Result<Self, BadUrl> {
+    pub fn new(
+        pool: &HttpPool,
+        (api, uploads): (&str, &str),
+        credentials: Credentials,
+        policy: Policy,
+        upload: &UploadConfig,
+    ) -> Result<Self, BadUrl> {
         let (variable, uploads) = match credentials {
             Credentials::Jwt(_) => ("PINATA_UPLOAD_URL", uploads),
             Credentials::Keys { .. } => ("PINATA_URL", api),
         };
-        let policy = Policy { total_timeout: PATIENCE, ..Policy::default() };
         let upload_policy = Policy {
-            head_timeout: STORING_PATIENCE,
-            total_timeout: UPLOAD_PATIENCE,
-            // Its bytes are gone.
+            max_in_flight: upload.max_in_flight,
+            head_timeout: upload.head_timeout,
+            total_timeout: upload.total_timeout,
             max_retries: 0,
-            ..Policy::default()
+            ..policy.clone()
         };
         let bad = |variable| move |cause| BadUrl { variable, cause };
         Ok(Self {
@@ -236,8 +257,7 @@ impl PinataClient {
     }
 
     async fn ask(&self, request: RequestBuilder) -> Result<Bytes, ThirdPartyError> {
-        let request = self.authorised(request).deadline(Instant::now() + PATIENCE);
-        accepted(request.send().await.map_err(unreached)?, self.setting()).await
+        accepted(self.authorised(request).send().await.map_err(unreached)?, self.setting()).await
     }
 
     fn is_v3(&self) -> bool {

@@ -1,19 +1,45 @@
-//! ml-api over the HTTP pool.
+//! ml-api over the HTTP pool, within the limits of [`MlPolicy`].
+//!
+//! Its answers are passed on, whatever they say: none is repeated, and none counts as a failure (503 is what it says without a
+//! database, and it predicts all the same). What the breaker counts is that no answer came.
 
 use std::time::Duration;
 
 use actix_web::{http::StatusCode, web::Bytes};
 use http::Method;
-use pools_core::http::HttpPool;
+use pools_core::http::{BreakerPolicy, HttpError, HttpPool, Policy, RequestBuilder, Upstream};
 use tokio::time::Instant;
 
 use super::error::MlError;
 
-/// Longest time for one question: a prediction takes microseconds, a restart of ml-api a second.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Largest answer: a batch of 50,000 predictions.
 const LIMIT: usize = 16 * 1024 * 1024;
+
+pools_core::policy_settings! {
+    /// What the calls to ml-api may take.
+    pub struct MlPolicy in "ml-api: limits of its calls" for "ML_API" with rate = limits();
+}
+
+fn limits() -> Policy {
+    // A prediction takes microseconds, a restart of ml-api a second.
+    let patience = Duration::from_secs(30);
+    Policy {
+        // Its host's share of the pool: ml-api is ours, and has a queue of its own.
+        max_in_flight: 50,
+        max_queue: 1_000,
+        wait_timeout: patience,
+        head_timeout: patience,
+        total_timeout: patience,
+        max_retries: 0,
+        retry_statuses: &[],
+        breaker: Some(BreakerPolicy {
+            pause: Duration::from_secs(1),
+            statuses: &[],
+            ..BreakerPolicy::default()
+        }),
+        ..Policy::default()
+    }
+}
 
 /// What ml-api said, to be passed on or read.
 #[derive(Debug)]
@@ -29,14 +55,20 @@ pub struct Answer {
 /// ml-api as this service sees it.
 #[derive(Clone, Debug)]
 pub struct MlClient {
+    ml: Upstream,
+    /// For probes, which must see it return while its breaker is open.
     http: HttpPool,
-    base: String,
+    health: String,
 }
 
 impl MlClient {
     /// `base` is `ML_SERVICE_URL`.
-    pub fn new(http: HttpPool, base: &str) -> Self {
-        Self { http, base: base.trim_end_matches('/').to_owned() }
+    ///
+    /// # Errors
+    /// `base` is not a URL that the pool can use.
+    pub fn new(http: HttpPool, base: &str, policy: Policy) -> Result<Self, HttpError> {
+        let health = format!("{}/health/live", base.trim_end_matches('/'));
+        Ok(Self { ml: Upstream::new(http.clone(), "ml_api", base, policy)?, http, health })
     }
 
     /// `GET path`.
@@ -44,8 +76,7 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn get(&self, path: &str) -> Result<Answer, MlError> {
-        let request = self.http.get(&format!("{}{path}", self.base));
-        Self::answer(request.deadline(Instant::now() + PATIENCE).send().await).await
+        Self::answer(self.ml.get(path)).await
     }
 
     /// `POST path` with a JSON body, passed on as it came.
@@ -53,9 +84,7 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn post(&self, path: &str, body: Bytes) -> Result<Answer, MlError> {
-        let request = self.http.post(&format!("{}{path}", self.base));
-        let request = request.header("content-type", "application/json").body(body);
-        Self::answer(request.deadline(Instant::now() + PATIENCE).send().await).await
+        Self::answer(Self::with_json(self.ml.post(path), body)).await
     }
 
     /// `PUT path` with a JSON body.
@@ -63,9 +92,7 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn put(&self, path: &str, body: Bytes) -> Result<Answer, MlError> {
-        let request = self.http.request(Method::PUT, &format!("{}{path}", self.base));
-        let request = request.header("content-type", "application/json").body(body);
-        Self::answer(request.deadline(Instant::now() + PATIENCE).send().await).await
+        Self::answer(Self::with_json(self.ml.request(Method::PUT, path), body)).await
     }
 
     /// Whether ml-api runs, asked within `patience`.
@@ -73,15 +100,16 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn probe(&self, patience: Duration) -> Result<StatusCode, MlError> {
-        let request = self.http.get(&format!("{}/health/live", self.base));
-        let answer = Self::answer(request.deadline(Instant::now() + patience).send().await).await?;
-        Ok(answer.status)
+        let request = self.http.get(&self.health);
+        Ok(Self::answer(request.deadline(Instant::now() + patience)).await?.status)
     }
 
-    async fn answer(
-        response: Result<pools_core::http::Response, pools_core::http::HttpError>,
-    ) -> Result<Answer, MlError> {
-        let response = response.map_err(MlError::Http)?;
+    fn with_json(request: RequestBuilder, body: Bytes) -> RequestBuilder {
+        request.header("content-type", "application/json").body(body)
+    }
+
+    async fn answer(request: RequestBuilder) -> Result<Answer, MlError> {
+        let response = request.send().await.map_err(MlError::Http)?;
         let status = StatusCode::from_u16(response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
         let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or("application/json").to_owned();

@@ -1,5 +1,7 @@
 //! Why ml-api could not be asked.
 
+use std::time::Duration;
+
 use pools_core::{http::HttpError, web::Problem};
 
 /// One variant per thing an operator does.
@@ -20,6 +22,10 @@ impl From<MlError> for Problem {
             .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
         match error {
             MlError::Http(cause) if cause.is_busy() => Self::busy(detail),
+            MlError::Http(cause) if cause.is_open_breaker() => {
+                let soon = cause.retry_after().unwrap_or_default().max(Duration::from_secs(1));
+                Self::unavailable(detail).retry_after(soon)
+            }
             MlError::Http(cause) if cause.is_connect() => Self::unavailable(detail),
             MlError::Http(cause) if cause.is_timeout() => Self::gateway_timeout(detail),
             MlError::Http(_) | MlError::Answer(_) => Self::bad_gateway(detail),

@@ -1,4 +1,4 @@
-//! Etherscan over the HTTP pool: `ETHERSCAN_RPS` calls in any one second, in order of arrival.
+//! Etherscan over the HTTP pool: `ETHERSCAN_RPS` calls in any one second, in order of arrival, within the limits of [`EtherscanPolicy`].
 //!
 //! A call refused for its speed is made again after a pause, twice at most: somebody else may use the same key. No
 //! other refusal is repeated. What the HTTP pool's policy repeats (5xx, resets) takes its turn like any call.
@@ -42,6 +42,16 @@ pools_core::settings! {
     }
 }
 
+pools_core::policy_settings! {
+    /// What the calls to Etherscan may take.
+    pub struct EtherscanPolicy in "Etherscan: limits of its calls" for "ETHERSCAN" = limits();
+}
+
+fn limits() -> Policy {
+    // A long list takes it many seconds to find.
+    Policy { head_timeout: Duration::from_secs(20), ..Policy::default() }
+}
+
 /// Its name in errors and logs.
 const NAME: &str = "Etherscan";
 /// Most rows of one list: no page reaches beyond.
@@ -73,14 +83,14 @@ impl EtherscanClient {
     ///
     /// # Errors
     /// `ETHERSCAN_URL` is no URL.
-    pub fn new(http: HttpPool, config: &EtherscanConfig, jobs: &Tasks) -> Result<Option<Self>, HttpError> {
+    pub fn new(
+        http: HttpPool,
+        config: &EtherscanConfig,
+        policy: &EtherscanPolicy,
+        jobs: &Tasks,
+    ) -> Result<Option<Self>, HttpError> {
         let Some(key) = config.key.clone() else { return Ok(None) };
-        let policy = Policy {
-            // A long list takes it many seconds to find.
-            head_timeout: Duration::from_secs(20),
-            rate: Some(Rate::per_second(config.rps)),
-            ..Policy::default()
-        };
+        let policy = Policy { rate: Some(Rate::per_second(config.rps)), ..policy.policy() };
         let upstream = Upstream::new(http, "etherscan", &config.url, policy)?;
         Ok(Some(Self { upstream, key, verdict: Verdict::new(NAME, jobs) }))
     }

@@ -20,6 +20,7 @@ mod loans;
 mod matching;
 mod missing;
 mod ml;
+mod policies;
 mod pools;
 mod stack;
 mod start_stop;

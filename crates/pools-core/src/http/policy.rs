@@ -1,4 +1,7 @@
-//! What the service allows itself towards one upstream: how much at once, how long, how often again.
+//! What the service allows itself towards one upstream: how much at once, how long, how often again. Operators change it through
+//! [`policy_settings!`](crate::policy_settings).
+
+mod settings;
 
 use std::time::Duration;
 

@@ -211,6 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn words_and_addresses_are_read_strictly() {
+        let servers = "127.0.0.1, [::1]:5353,::2";
+        let values = start(&[], &[("HTTP_DNS", "system"), ("HTTP_DNS_SERVERS", servers)]).unwrap();
+        let config = HttpConfig::read(&values).unwrap();
+        let expected: [std::net::SocketAddr; 3] =
+            ["127.0.0.1:53", "[::1]:5353", "[::2]:53"].map(|text| text.parse().unwrap());
+        assert_eq!((config.dns, config.dns_servers.as_slice()), ("system", &expected[..]));
+        for (variable, value) in [("HTTP_DNS", "cache"), ("HTTP_DNS_SERVERS", "127.0.0.1,dns.test")] {
+            let error = HttpConfig::read(&start(&[], &[(variable, value)]).unwrap()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{variable}: {value:?} is not ")), "{error}");
+        }
+    }
+
+    #[test]
     fn a_secret_comes_from_a_file_and_is_never_printed() {
         let file = std::env::temp_dir().join(format!("pools-core-secret-{}", std::process::id()));
         std::fs::write(&file, "postgres://u:hunter2@db/x\n").unwrap();

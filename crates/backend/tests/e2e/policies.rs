@@ -151,6 +151,16 @@ async fn each_phase_ends_by_the_time_that_is_set_for_its_upstream() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_does_not_accept_is_given_up_by_the_time_to_connect_that_is_set() {
+    let hole = testkit::black_hole().await;
+    let url = format!("http://{}", hole.addr());
+    let impatient = [("ML_SERVICE_URL", url.as_str()), ("HTTP_CONNECT_TIMEOUT_MS", "200")];
+    let backend = Backend::start(&impatient).await;
+    let answer = predict(&backend).await;
+    assert_eq!(code(&answer), (503, "upstream_unavailable"), "{}", answer.text);
+}
+
 #[test]
 fn a_wrong_value_stops_the_start_and_is_named() {
     for (variable, value) in [

@@ -21,22 +21,11 @@ use super::{
 };
 use crate::{health::HealthCell, pool::PoolKind, stats::Recorder, tasks::Tasks};
 
-/// Longest queue per host: at 50 connections and 100 ms an answer, the last of 1,000 waits two seconds, which a user
-/// still sits through; more would be served after they have gone.
-const MAX_QUEUE: usize = 1_000;
-/// Node has none and waits for the kernel, over two minutes; a server that needs ten seconds to accept is down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Old enough to pay for its handshake many times, young enough that a DNS change is followed within minutes.
-const MAX_AGE: Duration = Duration::from_secs(600);
-
 /// What `HttpConfig` does not say.
 #[derive(Clone)]
 #[must_use = "`build` makes the pool"]
 pub struct HttpPoolBuilder {
     config: HttpConfig,
-    max_queue: usize,
-    connect_timeout: Duration,
-    max_age: Duration,
     tls: Option<Arc<ClientConfig>>,
     resolver: Option<Resolver>,
     multiplex: Multiplex,
@@ -50,30 +39,25 @@ impl fmt::Debug for HttpPoolBuilder {
 
 impl HttpPoolBuilder {
     pub(super) fn new(config: HttpConfig) -> Self {
-        Self {
-            config,
-            max_queue: MAX_QUEUE,
-            connect_timeout: CONNECT_TIMEOUT,
-            max_age: MAX_AGE,
-            tls: None,
-            resolver: None,
-            multiplex: Multiplex::default(),
-        }
+        Self { config, tls: None, resolver: None, multiplex: Multiplex::default() }
     }
 
-    /// Most requests that wait for one host.
-    pub fn max_queue(self, max_queue: usize) -> Self {
-        Self { max_queue, ..self }
+    /// `HTTP_MAX_QUEUE`.
+    pub fn max_queue(mut self, max_queue: u32) -> Self {
+        self.config.max_queue = max_queue;
+        self
     }
 
-    /// Longest time for TCP and TLS together.
-    pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
-        Self { connect_timeout, ..self }
+    /// `HTTP_CONNECT_TIMEOUT_MS`.
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.config.connect_timeout = connect_timeout;
+        self
     }
 
-    /// A connection older than this, a tenth more or less, is not used again. It never cuts a request.
-    pub fn max_age(self, max_age: Duration) -> Self {
-        Self { max_age, ..self }
+    /// `HTTP_MAX_AGE`, which the settings count in seconds.
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.config.max_age = max_age;
+        self
     }
 
     /// Most requests at once on one HTTP/2 connection, where the server allows more: 100 by default.
@@ -105,7 +89,7 @@ impl HttpPoolBuilder {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> HttpPool {
-        let Self { config, max_queue, connect_timeout, max_age, tls, resolver, multiplex } = self;
+        let Self { config, tls, resolver, multiplex } = self;
         let recorder = Arc::new(Recorder::default());
         let tls = tls.unwrap_or_else(manager::default_tls);
         let limits = Limits {
@@ -113,23 +97,29 @@ impl HttpPoolBuilder {
             total: config.max_total_sockets,
             free: config.max_free_sockets,
             linger: config.free_linger,
-            queue: max_queue,
+            queue: config.max_queue as usize,
             negotiates: tls.alpn_protocols.iter().any(|protocol| protocol == manager::H2),
         };
         let tasks = Tasks::new();
         let dns = (resolver.is_none() && config.dns == "cached")
-            .then(|| Dns::new(&config, connect_timeout, tasks.clone(), manager::system_resolver()));
+            .then(|| Dns::new(&config, tasks.clone(), manager::system_resolver()));
         let own = || dns.as_ref().map_or_else(manager::system_resolver, Dns::resolver);
         let resolver = resolver.unwrap_or_else(own);
         let health = HealthCell::new(PoolKind::Http);
         // It has no server of its own that could be down.
         health.up();
         let inner = Arc::new(Inner {
-            dialer: Dialer::new(config.keep_alive, connect_timeout, tls, resolver, Proxies::new(&config)),
+            dialer: Dialer::new(
+                config.keep_alive,
+                config.connect_timeout,
+                tls,
+                resolver,
+                Proxies::new(&config),
+            ),
             state: Mutex::new(State::new(limits, Arc::clone(&recorder))),
+            max_age: config.max_age,
             config,
             multiplex,
-            max_age,
             recorder,
             health,
             stale_retries: AtomicU64::new(0),

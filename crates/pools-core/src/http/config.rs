@@ -15,6 +15,15 @@ crate::settings! {
         pub max_free_sockets: u32 = count("HTTP_MAX_FREE_SOCKETS", "connections", 10, 0..=10_000);
         /// Most connections to all hosts together: room for five hosts at their cap.
         pub max_total_sockets: u32 = count("HTTP_MAX_TOTAL_SOCKETS", "connections", 256, 1..=65_535);
+        /// Most requests that wait for one host: at 50 connections and 100 ms an answer, the last of 1,000 waits two seconds, which a
+        /// user still sits through.
+        pub max_queue: u32 = count("HTTP_MAX_QUEUE", "requests", 1_000, 0..=100_000);
+        /// Longest time for name, TCP and TLS together. Node has none and waits for the kernel, over two minutes; a server that needs ten
+        /// seconds to accept is down.
+        pub connect_timeout: Duration = millis("HTTP_CONNECT_TIMEOUT_MS", 10_000, 1..=600_000);
+        /// A connection older than this, a tenth more or less, is not used again: old enough to pay for its handshake many times, young
+        /// enough that a DNS change is followed within minutes. It never cuts a request.
+        pub max_age: Duration = seconds("HTTP_MAX_AGE", 600, 1..=86_400);
         /// An idle connection is closed after this long, and TCP keep-alive probes start at it.
         pub keep_alive: Duration = millis("HTTP_KEEP_ALIVE_MS", 30_000, 1..=3_600_000);
         /// How long an idle connection above `HTTP_MAX_FREE_SOCKETS` may wait for a caller. 0 closes it on

@@ -149,24 +149,18 @@ struct Counts {
 
 impl Dns {
     /// By the settings and the files of the system.
-    pub(super) fn new(
-        config: &HttpConfig,
-        connect_timeout: Duration,
-        tasks: Tasks,
-        system: Resolver,
-    ) -> Self {
+    pub(super) fn new(config: &HttpConfig, tasks: Tasks, system: Resolver) -> Self {
         let files = (Path::new("/etc/resolv.conf"), Path::new("/etc/hosts"));
-        Self::with_files(files, config, connect_timeout, tasks, system)
+        Self::with_files(files, config, tasks, system)
     }
 
     fn with_files(
         (resolv_conf, hosts): (&Path, &Path),
         config: &HttpConfig,
-        connect_timeout: Duration,
         tasks: Tasks,
         system: Resolver,
     ) -> Self {
-        let limit = connect_timeout / 2;
+        let limit = config.connect_timeout / 2;
         let instead = config.dns_servers.clone();
         let bounds = Bounds { names: NAMES, max_ttl: config.dns_max_ttl, stale: config.dns_stale };
         Self(Arc::new(Inner {

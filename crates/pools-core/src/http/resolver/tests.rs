@@ -42,11 +42,14 @@ async fn setup(text: Option<&str>, change: impl FnOnce(&mut HttpConfig)) -> Setu
         let found = (host == "printer").then(|| vec![SocketAddr::from(([127, 0, 0, 7], port))]);
         async move { found.ok_or(io::ErrorKind::NotFound.into()) }.boxed()
     });
-    let mut config = HttpConfig { dns_servers: vec![server.addr()], ..HttpConfig::default() };
+    let mut config = HttpConfig {
+        dns_servers: vec![server.addr()],
+        connect_timeout: Duration::from_secs(20),
+        ..HttpConfig::default()
+    };
     change(&mut config);
     let tasks = Tasks::new();
-    let dns =
-        Dns::with_files((&resolv_conf, &hosts), &config, Duration::from_secs(20), tasks.clone(), system);
+    let dns = Dns::with_files((&resolv_conf, &hosts), &config, tasks.clone(), system);
     Setup { server, dns, folder, system: asked, tasks }
 }
 

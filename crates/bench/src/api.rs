@@ -1,10 +1,12 @@
 //! A client for the services that are measured.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 
 use crate::Fault;
@@ -18,7 +20,10 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn on(port: u16) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let mut client = Client::builder(TokioExecutor::new());
+        // Sooner than gunicorn, which closes what was idle for 2 s, perhaps under the next request.
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_millis(500));
+        let client = client.build(HttpConnector::new());
         Self { authority: format!("127.0.0.1:{port}"), client }
     }
 

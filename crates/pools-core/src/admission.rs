@@ -3,7 +3,7 @@
 //! ```text
 //!              queue full ──► Refused::QueueFull
 //!             ▲
-//!  enter ─────┼─ a place is free and nobody waits ──► Permit ──drop──► the next waiter
+//!  enter ─────┼─ a place is free and nobody waits ──► Place, Permit ──drop──► the next waiter
 //!             │                                          ▲
 //!             └─► waiting (in order) ──a place is freed──┘
 //!                    │ deadline ──► Refused::TimedOut
@@ -11,24 +11,29 @@
 //!                    └ dropped: leaves the queue, the others keep their order
 //! ```
 //!
-//! **Fairness**: tokio's semaphore gives a freed place to the head of its queue, so a newcomer cannot overtake.
-//! **Cancel safety**: [`Admission::enter`] may be dropped at any point; its place in the queue, or the permit it
-//! was just given, goes to the next waiter. **Resizing**: places taken away while they are in use are a debt that
-//! is paid as they come back; waiters keep their order. **Not here**: what a place stands for.
+//! **Fairness**: a freed place is given to the head of the queue before anybody else can see it, so a newcomer
+//! cannot overtake. **Cancel safety**: [`Admission::enter`] may be dropped at any point; its place in the queue, or
+//! the place it was just given, goes to the next waiter. **Resizing**: places taken away while they are in use are
+//! a debt that is paid as they come back; waiters keep their order. **Cost**: while nobody waits, one atomic
+//! operation to enter and one to leave; the lock is for everything else. **Not here**: what a place stands for.
+//!
+//! Not tokio's semaphore: to give a permit back it always takes its lock, and it can neither owe permits nor count
+//! its waiters.
 
 use std::{
+    collections::BTreeMap,
+    mem,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Semaphore, TryAcquireError},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 /// Why [`Admission::enter`] refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,283 +56,268 @@ pub enum Refused {
     Closed,
 }
 
+/// Somebody waits, places are owed, or the gate is closed: who leaves must take the lock. Then nothing is free,
+/// unless the gate is closed.
+const SLOW: u32 = 1 << 31;
+const CLOSED: u32 = 1 << 30;
+/// The rest of the word: places that are free.
+const FREE: u32 = CLOSED - 1;
+
 /// The gate.
 #[derive(Debug)]
 pub struct Admission {
-    places: Arc<Places>,
-    limit: Mutex<u32>,
+    word: AtomicU32,
     queue: u32,
-    waiting: AtomicU32,
+    line: Mutex<Line>,
+}
+
+/// Who waits, and what is owed. The word's flags change only under its lock.
+#[derive(Debug)]
+struct Line {
+    limit: u32,
+    /// Places that exist no more but are still in use.
+    debt: u32,
+    /// By number, which is the order of arrival.
+    waiters: BTreeMap<u64, Waker>,
+    /// Inside, but not aware of it yet.
+    served: Vec<u64>,
+    last_number: u64,
 }
 
 /// A place inside; dropping it gives the place to the next waiter.
 #[derive(Debug)]
-#[must_use = "dropping the permit gives the place away at once"]
-pub struct Permit {
-    places: Arc<Places>,
+#[must_use = "dropping it gives the place away at once"]
+pub struct Place<'a>(&'a Admission);
+
+impl Place<'_> {
+    /// Stays inside. Whoever calls this owes an [`Admission::leave`].
+    pub fn keep(self) {
+        mem::forget(self);
+    }
 }
 
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// A [`Place`] that goes where its holder goes.
 #[derive(Debug)]
-struct Places {
-    free: Semaphore,
-    /// Places that exist no more but are still in use.
-    debt: AtomicU32,
-}
-
-impl Places {
-    /// Takes free places out of existence until nothing is owed or nothing is free.
-    fn settle(&self) {
-        // The place first: a debt that is paid for a moment would let somebody's place go free unseen.
-        while self.debt.load(Ordering::SeqCst) > 0 && self.free.forget_permits(1) > 0 {
-            if !self.pay_one() {
-                self.free.add_permits(1);
-            }
-        }
-    }
-
-    fn pay_one(&self) -> bool {
-        let owed = |debt: u32| debt.checked_sub(1);
-        self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, owed).is_ok()
-    }
-}
+#[must_use = "dropping the permit gives the place away at once"]
+pub struct Permit(Arc<Admission>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.places.pay_one() {
-            return;
-        }
-        self.places.free.add_permits(1);
-        // A debt made between the two lines above found this place neither free nor to be had from us.
-        if self.places.debt.load(Ordering::SeqCst) > 0 {
-            self.places.settle();
-        }
+        self.0.leave();
     }
 }
 
 impl Admission {
     /// A gate with `limit` places and room for `queue` waiters.
     pub fn new(limit: u32, queue: u32) -> Self {
-        let places = Places { free: Semaphore::new(limit as usize), debt: AtomicU32::new(0) };
-        Self { places: Arc::new(places), limit: Mutex::new(limit), queue, waiting: AtomicU32::new(0) }
+        let limit = limit.min(FREE);
+        let line = Line { limit, debt: 0, waiters: BTreeMap::new(), served: Vec::new(), last_number: 0 };
+        Self { word: AtomicU32::new(limit), queue, line: Mutex::new(line) }
     }
 
-    /// Enters, or waits until `deadline`. A deadline that has passed tries once.
+    /// Enters, or waits until `deadline`, which the caller does since `started`. A deadline that has passed tries once.
     ///
     /// # Errors
     /// [`Refused`], at once for `QueueFull` and `Closed`.
     ///
     /// # Cancel safety
     /// Dropped while waiting, the caller leaves the queue and nothing is lost.
-    pub async fn enter(&self, deadline: Instant) -> Result<Permit, Refused> {
-        if let Some(permit) = self.try_enter()? {
-            return Ok(permit);
+    pub async fn enter(&self, started: Instant, deadline: Instant) -> Result<Place<'_>, Refused> {
+        if let Some(place) = self.try_enter()? {
+            return Ok(place);
         }
-        let started = Instant::now();
-        let _queued = self.queue()?;
-        match tokio::time::timeout_at(deadline, self.places.free.acquire()).await {
-            Ok(Ok(place)) => {
-                place.forget();
-                Ok(Permit { places: Arc::clone(&self.places) })
-            }
-            Ok(Err(_)) => Err(Refused::Closed),
+        let waiting = Waiting { gate: self, number: None };
+        match tokio::time::timeout_at(deadline, waiting).await {
+            Ok(result) => result,
             Err(_) => Err(Refused::TimedOut { waited: started.elapsed() }),
         }
+    }
+
+    /// [`enter`](Self::enter) for a place that outlives the borrow.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    ///
+    /// # Cancel safety
+    /// As [`enter`](Self::enter).
+    pub async fn enter_owned(
+        self: &Arc<Self>,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Permit, Refused> {
+        self.enter(started, deadline).await?.keep();
+        Ok(Permit(Arc::clone(self)))
     }
 
     /// Enters if a place is free and nobody waits for it.
     ///
     /// # Errors
     /// [`Refused::Closed`].
-    pub fn try_enter(&self) -> Result<Option<Permit>, Refused> {
-        match self.places.free.try_acquire() {
-            Ok(place) => {
-                place.forget();
-                Ok(Some(Permit { places: Arc::clone(&self.places) }))
-            }
-            Err(TryAcquireError::NoPermits) => Ok(None),
-            Err(TryAcquireError::Closed) => Err(Refused::Closed),
+    pub fn try_enter(&self) -> Result<Option<Place<'_>>, Refused> {
+        let fewer = |word| (word & CLOSED == 0 && word & FREE > 0).then(|| word - 1);
+        match self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, fewer) {
+            Ok(_) => Ok(Some(Place(self))),
+            Err(word) if word & CLOSED != 0 => Err(Refused::Closed),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The end of a place that was [kept](Place::keep).
+    pub fn leave(&self) {
+        let more = |word| (word & SLOW == 0).then(|| word + 1);
+        if self.word.fetch_update(Ordering::Release, Ordering::Relaxed, more).is_err() {
+            let woken = self.free_one(&mut self.line.lock());
+            // Without the lock, since whoever wakes up takes it.
+            woken.into_iter().for_each(Waker::wake);
         }
     }
 
     /// Changes how many places exist. New ones go to the waiters in order; of those in use that exist no more,
     /// each ends when it is left.
     pub fn resize(&self, limit: u32) {
-        let mut current = self.limit.lock();
-        if limit < *current {
-            self.places.debt.fetch_add(*current - limit, Ordering::SeqCst);
-            self.places.settle();
-        } else {
-            for _ in *current..limit {
-                if !self.places.pay_one() {
-                    self.places.free.add_permits(1);
-                }
-            }
+        let (mut woken, limit) = (Vec::new(), limit.min(FREE));
+        let mut line = self.line.lock();
+        let before = mem::replace(&mut line.limit, limit);
+        // First of all, so that no place is given back unseen while it is being owed.
+        self.word.fetch_or(SLOW, Ordering::Relaxed);
+        for _ in limit..before {
+            line.debt += u32::from(!self.take_free());
         }
-        *current = limit;
+        for _ in before..limit {
+            woken.extend(self.free_one(&mut line));
+        }
+        self.settle(&line);
+        drop(line);
+        woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Refuses everybody from now on, those waiting included. Permits that are out stay valid.
+    /// Refuses everybody from now on, those waiting included. Places that are taken stay valid.
     pub fn close(&self) {
-        self.places.free.close();
+        let mut line = self.line.lock();
+        self.word.fetch_or(CLOSED | SLOW, Ordering::Relaxed);
+        let refused = mem::take(&mut line.waiters);
+        drop(line);
+        refused.into_values().for_each(Waker::wake);
     }
 
     /// Places that exist.
     pub fn limit(&self) -> u32 {
-        *self.limit.lock()
+        self.line.lock().limit
     }
 
     /// Places taken, among them those that exist no more.
     pub fn inside(&self) -> u32 {
-        let limit = self.limit.lock();
-        let free = u32::try_from(self.places.free.available_permits()).unwrap_or(u32::MAX);
-        (*limit + self.places.debt.load(Ordering::SeqCst)).saturating_sub(free)
+        let line = self.line.lock();
+        (line.limit + line.debt).saturating_sub(self.word.load(Ordering::Relaxed) & FREE)
     }
 
     /// Callers in the queue.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        self.line.lock().waiting()
     }
 
-    fn queue(&self) -> Result<Queued<'_>, Refused> {
-        let entered = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-            (waiting < self.queue).then_some(waiting + 1)
-        });
-        entered.map(|_| Queued(&self.waiting)).map_err(|waiting| Refused::QueueFull { waiting })
+    /// A place was left or made: whoever waits longest gets it, unless it is owed.
+    fn free_one(&self, line: &mut Line) -> Option<Waker> {
+        let mut next = None;
+        if line.debt > 0 {
+            line.debt -= 1;
+        } else if let Some((number, waker)) = line.waiters.pop_first() {
+            line.served.push(number);
+            next = Some(waker);
+        } else {
+            self.word.fetch_add(1, Ordering::Release);
+        }
+        self.settle(line);
+        next
+    }
+
+    fn take_free(&self) -> bool {
+        let fewer = |word| (word & FREE > 0).then(|| word - 1);
+        self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, fewer).is_ok()
+    }
+
+    /// Sends those who leave to the lock, or no longer.
+    fn settle(&self, line: &Line) {
+        if line.debt > 0 || !line.waiters.is_empty() || self.word.load(Ordering::Relaxed) & CLOSED != 0 {
+            self.word.fetch_or(SLOW, Ordering::Relaxed);
+        } else {
+            self.word.fetch_and(!SLOW, Ordering::Relaxed);
+        }
     }
 }
 
-struct Queued<'a>(&'a AtomicU32);
+impl Line {
+    fn waiting(&self) -> u32 {
+        u32::try_from(self.waiters.len()).unwrap_or(u32::MAX)
+    }
 
-impl Drop for Queued<'_> {
+    fn take_served(&mut self, number: u64) -> bool {
+        let found = self.served.iter().position(|served| *served == number);
+        found.map(|index| self.served.swap_remove(index)).is_some()
+    }
+}
+
+/// A caller in the queue; in it from the first poll on.
+struct Waiting<'a> {
+    gate: &'a Admission,
+    number: Option<u64>,
+}
+
+impl<'a> Future for Waiting<'a> {
+    type Output = Result<Place<'a>, Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let gate = self.gate;
+        let mut line = gate.line.lock();
+        let Some(number) = self.number else {
+            // From here on whoever leaves takes the lock, so what is not free now is not freed unseen.
+            gate.word.fetch_or(SLOW, Ordering::Relaxed);
+            let refused = match gate.try_enter() {
+                Ok(None) if line.waiting() < gate.queue => None,
+                Ok(None) => Some(Err(Refused::QueueFull { waiting: line.waiting() })),
+                Ok(Some(place)) => Some(Ok(place)),
+                Err(refused) => Some(Err(refused)),
+            };
+            if refused.is_none() {
+                line.last_number += 1;
+                self.number = Some(line.last_number);
+                let number = line.last_number;
+                line.waiters.insert(number, cx.waker().clone());
+            }
+            gate.settle(&line);
+            return refused.map_or(Poll::Pending, Poll::Ready);
+        };
+        if let Some(waker) = line.waiters.get_mut(&number) {
+            let before = mem::replace(waker, cx.waker().clone());
+            // Not under the lock: it may be the last that keeps a task.
+            drop(line);
+            drop(before);
+            return Poll::Pending;
+        }
+        self.number = None;
+        Poll::Ready(if line.take_served(number) { Ok(Place(gate)) } else { Err(Refused::Closed) })
+    }
+}
+
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let Some(number) = self.number else { return };
+        let mut line = self.gate.line.lock();
+        let left = line.waiters.remove(&number);
+        // Served, but gone before it knew.
+        let next = if line.take_served(number) { self.gate.free_one(&mut line) } else { None };
+        self.gate.settle(&line);
+        drop(line);
+        next.into_iter().for_each(Waker::wake);
+        drop(left);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(1)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiters_enter_in_order_and_a_newcomer_does_not_overtake() {
-        let gate = Arc::new(Admission::new(1, 10));
-        let inside = gate.enter(soon()).await.unwrap();
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let waiters: Vec<_> = (0..5)
-            .map(|number| {
-                let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
-                tokio::spawn(async move {
-                    let _permit = gate.enter(soon()).await.unwrap();
-                    order.lock().unwrap().push(number);
-                })
-            })
-            .collect();
-        testkit::until(Duration::from_secs(1), || gate.waiting() == 5).await;
-        drop(inside);
-        assert!(gate.try_enter().unwrap().is_none(), "a newcomer overtook");
-        for waiter in waiters {
-            waiter.await.unwrap();
-        }
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
-        assert_eq!((gate.inside(), gate.waiting()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_is_bounded_and_the_deadline_holds() {
-        let gate = Admission::new(1, 1);
-        let _inside = gate.enter(soon()).await.unwrap();
-        let (timed_out, queue_full) = tokio::join!(gate.enter(soon()), gate.enter(soon()));
-        assert_eq!(timed_out.unwrap_err(), Refused::TimedOut { waited: Duration::from_secs(1) });
-        assert_eq!(queue_full.unwrap_err(), Refused::QueueFull { waiting: 1 });
-        assert_eq!(gate.waiting(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cancelled_waiter_costs_the_next_nothing() {
-        let gate = Admission::new(1, 10);
-        let inside = gate.enter(soon()).await.unwrap();
-        {
-            let mut cancelled = Box::pin(gate.enter(soon()));
-            assert!(futures_util::poll!(&mut cancelled).is_pending());
-            assert_eq!(gate.waiting(), 1);
-        }
-        assert_eq!(gate.waiting(), 0);
-        drop(inside);
-        assert!(gate.try_enter().unwrap().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn places_taken_away_while_in_use_are_owed_and_given_back_ones_pay() {
-        let gate = Admission::new(3, 10);
-        let mut inside = Vec::new();
-        for _ in 0..3 {
-            inside.push(gate.enter(soon()).await.unwrap());
-        }
-        gate.resize(1);
-        assert_eq!((gate.limit(), gate.inside()), (1, 3));
-        inside.pop();
-        inside.pop();
-        assert!(gate.try_enter().unwrap().is_none(), "a place that exists no more was given out");
-        inside.pop();
-        inside.push(gate.try_enter().unwrap().expect("one place is left"));
-        gate.resize(0);
-        gate.resize(2);
-        inside.push(gate.try_enter().unwrap().expect("the debt was forgiven, and one place added"));
-        assert!(gate.try_enter().unwrap().is_none());
-        inside.clear();
-        assert_eq!((gate.limit(), gate.inside()), (2, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_new_place_goes_to_whoever_has_waited_longest() {
-        let gate = Admission::new(0, 10);
-        let mut first = Box::pin(gate.enter(soon()));
-        assert!(futures_util::poll!(&mut first).is_pending());
-        gate.resize(1);
-        assert!(gate.try_enter().unwrap().is_none(), "a newcomer overtook");
-        drop(first.await.unwrap());
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn however_it_is_resized_under_load_every_place_is_there_in_the_end() {
-        let gate = Arc::new(Admission::new(4, 1_000));
-        let users: Vec<_> = (0..32)
-            .map(|_| {
-                let gate = Arc::clone(&gate);
-                tokio::spawn(async move {
-                    for _ in 0..200 {
-                        let permit = gate.enter(Instant::now() + Duration::from_secs(30)).await.unwrap();
-                        tokio::task::yield_now().await;
-                        drop(permit);
-                    }
-                })
-            })
-            .collect();
-        for round in 0..500_u32 {
-            gate.resize(round % 7);
-            tokio::task::yield_now().await;
-        }
-        gate.resize(5);
-        for user in users {
-            user.await.expect("a waiter was lost");
-        }
-        let all: Vec<_> = std::iter::from_fn(|| gate.try_enter().unwrap()).collect();
-        assert_eq!((all.len(), gate.inside()), (5, 5));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn closing_refuses_waiters_and_newcomers() {
-        let gate = Admission::new(1, 10);
-        let _inside = gate.enter(soon()).await.unwrap();
-        let waiting = gate.enter(soon());
-        let (refused, ()) = tokio::join!(waiting, async { gate.close() });
-        assert_eq!(refused.unwrap_err(), Refused::Closed);
-        assert_eq!(gate.enter(soon()).await.unwrap_err(), Refused::Closed);
-    }
-}
+mod tests;

@@ -175,12 +175,17 @@ pub struct Histogram {
     sum_nanos: AtomicU64,
 }
 
+/// The nanoseconds of a duration, and the index of its bucket.
+fn bucket(duration: Duration) -> (u64, usize) {
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    // From the shortest: most are.
+    (nanos, NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(NANOS.len()))
+}
+
 impl Histogram {
     /// Records one duration.
     pub fn record(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        // From the shortest: most are.
-        let index = NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(NANOS.len());
+        let (nanos, index) = bucket(duration);
         self.buckets[index].fetch_add(1, Ordering::Relaxed);
         if nanos > 0 {
             self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -189,17 +194,49 @@ impl Histogram {
 
     /// The counts so far.
     pub fn snapshot(&self) -> HistogramSnapshot {
+        self.snapshot_with(&Durations::default())
+    }
+
+    fn snapshot_with(&self, others: &Durations) -> HistogramSnapshot {
         let mut total = 0;
-        let cumulative = self
-            .buckets
-            .iter()
-            .map(|count| {
-                total += count.load(Ordering::Relaxed);
+        let counts = self.buckets.iter().zip(&others.buckets);
+        let cumulative = counts
+            .map(|(count, other)| {
+                total += count.load(Ordering::Relaxed) + other;
                 total
             })
             .collect();
-        let sum = Duration::from_nanos(self.sum_nanos.load(Ordering::Relaxed)).as_secs_f64();
-        HistogramSnapshot { cumulative, sum }
+        let sum = self.sum_nanos.load(Ordering::Relaxed).saturating_add(others.sum_nanos);
+        HistogramSnapshot { cumulative, sum: Duration::from_nanos(sum).as_secs_f64() }
+    }
+}
+
+/// A [`Histogram`] of plain numbers.
+#[derive(Debug, Default)]
+struct Durations {
+    buckets: [u64; BUCKETS.len() + 1],
+    sum_nanos: u64,
+}
+
+/// What a pool counts under a lock that it holds anyway, where an atomic operation per number would be wasted.
+/// [`Recorder::totals_with`] adds it to the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    at_once: u64,
+    usage: Durations,
+}
+
+impl Tally {
+    /// An acquire ended well and did not wait.
+    pub(crate) fn acquired_at_once(&mut self) {
+        self.at_once += 1;
+    }
+
+    /// A lease was out for so long.
+    pub(crate) fn used(&mut self, duration: Duration) {
+        let (nanos, index) = bucket(duration);
+        self.usage.buckets[index] += 1;
+        self.usage.sum_nanos = self.usage.sum_nanos.saturating_add(nanos);
     }
 }
 
@@ -252,14 +289,24 @@ impl Recorder {
 
     /// Everything counted so far.
     pub fn totals(&self) -> Totals {
+        self.totals_with(&Tally::default())
+    }
+
+    /// Everything counted so far, here and there.
+    pub(crate) fn totals_with(&self, tally: &Tally) -> Totals {
+        let at_once = |outcome| if outcome == Outcome::Ok { tally.at_once } else { 0 };
+        let acquires = self.acquires.counts();
+        let acquires = acquires.map(|(outcome, count)| (outcome.as_str(), count + at_once(outcome)));
+        let mut not_waited = Durations::default();
+        not_waited.buckets[0] = tally.at_once;
         Totals {
             opened: self.opened.load(Ordering::Relaxed),
             open_failures: self.open_failures.load(Ordering::Relaxed),
             closed: self.closed.counts().map(|(reason, count)| (reason.as_str(), count)).collect(),
-            acquires: self.acquires.counts().map(|(outcome, count)| (outcome.as_str(), count)).collect(),
-            wait: self.wait.snapshot(),
+            acquires: acquires.collect(),
+            wait: self.wait.snapshot_with(&not_waited),
             open: self.open.snapshot(),
-            usage: self.usage.snapshot(),
+            usage: self.usage.snapshot_with(&tally.usage),
         }
     }
 }

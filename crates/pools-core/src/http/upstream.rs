@@ -57,7 +57,7 @@ pub(super) struct Shared {
     host: Arc<str>,
     base: String,
     policy: Policy,
-    places: Admission,
+    places: Arc<Admission>,
     turns: Option<RateGate>,
     breaker: Option<Mutex<Breaker>>,
     budget: Mutex<RetryBudget>,
@@ -92,7 +92,7 @@ impl Upstream {
             name,
             host: target.key.shared_name(),
             base: base_url.trim_end_matches('/').to_owned(),
-            places: Admission::new(policy.max_in_flight, policy.max_queue),
+            places: Arc::new(Admission::new(policy.max_in_flight, policy.max_queue)),
             turns: policy.rate.map(|rate| RateGate::new(rate, policy.max_queue)),
             breaker: breaker.map(Mutex::new),
             budget: Mutex::new(RetryBudget::new(policy.retry_budget)),
@@ -233,8 +233,9 @@ impl Shared {
 
     async fn place(&self, deadline: Instant) -> Result<Permit, HttpError> {
         let host = || Arc::clone(&self.host);
-        let patience = Instant::now() + self.policy.wait_timeout;
-        self.places.enter(deadline.min(patience)).await.map_err(|refused| {
+        let now = Instant::now();
+        let latest = deadline.min(now + self.policy.wait_timeout);
+        self.places.enter_owned(now, latest).await.map_err(|refused| {
             self.counts.no_place.fetch_add(1, Relaxed);
             match refused {
                 Refused::QueueFull { waiting } => HttpError::QueueFull { host: host(), waiting },

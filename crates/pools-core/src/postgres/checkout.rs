@@ -1,33 +1,35 @@
 //! From a place in the pool to a connection that is fit for use.
 //!
 //! ```text
-//!  acquire ─wait─► place ─► slot ─► a live connection? ─no──────────────► open
-//!                                     │ yes              ▲ ▲
-//!                                     ├ outdated, too old ─┘ │ (closed first, in the same slot)
-//!                                     ├ check failed ────────┘
-//!                                     └ check passed ─► lease
+//!  Outside ─wait─► Inside ─► slot ─► a live connection?
+//!                                     ├ no ──────────────────────────────────────► Empty ──► open
+//!                                     ├ outdated, too old, condemned ────────────► Unfit ──► open (closed first, in the same slot)
+//!                                     ├ idle for long ─► Due ─► check ─ failed ──► Unfit
+//!                                     │                          └ passed ─┐
+//!                                     └ yes ───────────────────────────────┴─────► Fit
 //! ```
+//!
+//! An acquire that needs to wait for nothing goes through this without a future of its own: it reads the clock once, takes
+//! one place and, beside bb8's, one lock, under which its connection is out, its holder known and itself counted. What
+//! has to wait goes on from the step it is at.
 //!
 //! **Cancel safety**: a caller that goes away during the check gives the connection back, where it is cleaned; for
 //! one that goes away during the opening see `opening.rs`.
-//!
-//! A checkout that waits for nothing reads the clock once and takes no lock but bb8's and the state's: not even
-//! for its holder, who is part of the state.
 
 use std::{panic::Location, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{
     Shared,
     error::PgError,
-    held::{Held, Parts, Place},
+    held::{Held, Home, Inside, Parts, Place, SlotGuard},
     lease::Lease,
     state::{Bounds, CheckOut},
 };
 use crate::{
-    admission::{Permit, Refused},
+    admission::{self, Refused},
     holders::{Leases, Record},
     resilience::{deadline, outgoing},
     stats::{CloseReason, Outcome},
@@ -36,27 +38,36 @@ use crate::{
 /// Longest wait for the answer to a check.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Where a checkout is.
+enum Step {
+    Outside(Arc<Shared>),
+    Inside(Inside),
+    /// There is no connection in the slot.
+    Empty(Place),
+    /// Its connection has to be replaced.
+    Unfit(Place, Box<super::conn::Conn>, CloseReason),
+    /// It has to be checked.
+    Due(Parts),
+    Fit(Parts),
+}
+
+/// For whom a connection is checked out; for the pool itself without a site.
+#[derive(Clone, Copy)]
+pub(super) struct Errand {
+    pub(super) site: Option<&'static Location<'static>>,
+    /// Longest time to open a connection.
+    pub(super) limit: Duration,
+}
+
 impl Shared {
     pub(super) async fn acquire(self: Arc<Self>, site: &'static Location<'static>) -> Result<Lease, PgError> {
-        let attempt = Attempt::begin(self);
-        let (pool, started) = (attempt.pool(), attempt.started);
-        match pool.try_acquire(started, site).await {
-            Ok((parts, since)) => {
-                pool.tell_if_slow(since - started, site, None);
-                Ok(Lease::new(Held::new(attempt.end(Outcome::Ok, since), parts, since)))
-            }
-            Err(error) => {
-                let ended = Instant::now();
-                pool.tell_if_slow(ended - started, site, Some(&error));
-                let outcome = match &error {
-                    PgError::Exhausted { .. } => Outcome::Timeout,
-                    PgError::QueueFull { .. } => Outcome::QueueFull,
-                    PgError::Closed => Outcome::Refused,
-                    _ => Outcome::OpenFailed,
-                };
-                attempt.end(outcome, ended);
-                Err(error)
-            }
+        outgoing::begin().await;
+        let started = Instant::now();
+        let errand = Errand { site: Some(site), limit: self.config.connect_timeout };
+        match begin(self, started, errand) {
+            Step::Fit(parts) => Ok(Lease::new(Held::new(parts, started))),
+            // In a box, as everything that takes long is: an acquire that needs none of it is small to move.
+            step => acquire_from(step, started, site, errand).boxed().await,
         }
     }
 
@@ -72,31 +83,19 @@ impl Shared {
         );
     }
 
-    async fn try_acquire(
-        self: &Arc<Self>,
-        started: Instant,
-        site: &'static Location<'static>,
-    ) -> Result<(Parts, Instant), PgError> {
-        outgoing::begin().await;
-        let (permit, now) = match self.gate.try_enter() {
-            // It took no time, so there is no need to ask how much.
-            Ok(Some(permit)) => (permit, started),
-            _ => (self.wait(started).await?, Instant::now()),
-        };
-        self.checkout(permit, self.config.connect_timeout, now, Some(site)).await
-    }
-
-    fn wait(&self, started: Instant) -> BoxFuture<'_, Result<Permit, PgError>> {
+    async fn wait(self: Arc<Self>, started: Instant) -> Result<Inside, PgError> {
         let latest = started + self.config.timeout;
-        let entered = self.gate.enter(deadline::current().map_or(latest, |deadline| deadline.min(latest)));
-        Box::pin(async move {
-            entered.await.map_err(|refused| match refused {
-                Refused::QueueFull { waiting } => PgError::QueueFull { waiting },
-                Refused::TimedOut { waited } if self.state.lock().is_paused() => PgError::Paused { waited },
-                Refused::TimedOut { .. } => self.exhausted(started),
-                _ => PgError::Closed,
-            })
-        })
+        let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+        let entered = self.gate.enter(started, latest).await.map(admission::Place::keep);
+        match entered {
+            Ok(()) => Ok(Inside::taken(self)),
+            Err(Refused::QueueFull { waiting }) => Err(PgError::QueueFull { waiting }),
+            Err(Refused::TimedOut { waited }) if self.state.lock().is_paused() => {
+                Err(PgError::Paused { waited })
+            }
+            Err(Refused::TimedOut { .. }) => Err(self.exhausted(started)),
+            Err(Refused::Closed) => Err(PgError::Closed),
+        }
     }
 
     pub(super) fn exhausted(&self, since: Instant) -> PgError {
@@ -110,103 +109,163 @@ impl Shared {
         }
     }
 
-    /// Finds a fit connection, or opens one in at most `limit`; since when it is out. What is returned gives itself
-    /// back only in a [`Held`].
-    pub(super) async fn checkout(
-        self: &Arc<Self>,
-        permit: Permit,
-        limit: Duration,
-        now: Instant,
-        site: Option<&'static Location<'static>>,
-    ) -> Result<(Parts, Instant), PgError> {
-        let holder = || site.map(|site| Record::new(site, now));
-        loop {
-            // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places.
-            let mut slot = self.slots.get_owned().await.map_err(|_| self.exhausted(Instant::now()))?;
-            let Some(conn) = slot.conn.take() else {
-                if self.slots.state().idle_connections > 0 {
-                    // Left by a caller that went away during that hop; behind it there is something better.
-                    continue;
-                }
-                return self.open(Place::new(slot, permit), None, limit, site).await;
-            };
-            let checked_out = self.state.lock().check_out(conn.id, conn.epoch, holder());
-            if checked_out == CheckOut::NotIdle {
-                if conn.is_dead() {
-                    self.forget(conn, CloseReason::Peer);
-                    continue;
-                }
-                // Condemned as superfluous a moment ago, but we came first.
-                let old = Some((conn, CloseReason::MaxFree));
-                return self.open(Place::new(slot, permit), old, limit, site).await;
-            }
-            let mut parts = Parts { conn, place: Some(Place::new(slot, permit)) };
-            let unfit = if checked_out == CheckOut::Outdated {
-                Some(CloseReason::Invalidated)
-            } else if now >= parts.conn.expires {
-                Some(CloseReason::Recycled)
-            } else if !self.config.pre_ping || now - parts.conn.used < self.config.pre_ping_idle {
-                return Ok((parts, now));
-            } else {
-                let passed;
-                (parts, passed) = self.check(parts, now).await;
-                if passed {
-                    return Ok((parts, Instant::now()));
-                }
-                Some(CloseReason::CheckFailed)
-            };
-            let Parts { conn, place } = parts;
-            let place = place.expect("BUG: nobody had it who could detach it");
-            self.state.lock().condemn(conn.id);
-            return self.open(place, unfit.map(|reason| (conn, reason)), limit, site).await;
-        }
-    }
-
-    /// One round trip. Dropped meanwhile, the connection is given back.
-    fn check(self: &Arc<Self>, parts: Parts, now: Instant) -> BoxFuture<'_, (Parts, bool)> {
-        Box::pin(async move {
-            let held = Held::new(Arc::clone(self), parts, now);
-            let passed = held.conn().ping(CHECK_TIMEOUT).await;
-            if !passed {
-                self.suspect();
-            }
-            (held.into_parts(), passed)
-        })
-    }
-
     /// A connection turned out to be dead: everything opened before now is looked at with suspicion.
     pub(super) fn suspect(&self) {
         self.state.lock().next_epoch();
         self.wake.notify_one();
     }
+
+    fn is_due(&self, unused: Duration) -> bool {
+        self.config.pre_ping && unused >= self.config.pre_ping_idle
+    }
+}
+
+/// Goes as far as is possible without waiting. Counts an acquire that ends here.
+fn begin(pool: Arc<Shared>, now: Instant, errand: Errand) -> Step {
+    let Ok(Some(place)) = pool.gate.try_enter() else { return Step::Outside(pool) };
+    place.keep();
+    let inside = Inside::taken(pool);
+    // Not ready when bb8 makes a slot first, which takes it one hop.
+    match inside.pool().slots.get_owned().now_or_never() {
+        Some(Ok(slot)) => look(slot, inside, now, errand, true),
+        _ => Step::Inside(inside),
+    }
+}
+
+async fn acquire_from(
+    step: Step,
+    started: Instant,
+    site: &'static Location<'static>,
+    errand: Errand,
+) -> Result<Lease, PgError> {
+    let pool = Arc::clone(step.pool());
+    let attempt = Attempt { pool, started, outcome: Outcome::Cancelled, waited: None };
+    attempt.ended(finish(step, started, errand).await, site)
+}
+
+/// Finds a fit connection, or opens one; and since when it is out.
+pub(super) async fn checkout(inside: Inside, errand: Errand) -> Result<(Parts, Instant), PgError> {
+    finish(Step::Inside(inside), Instant::now(), errand).await
+}
+
+async fn finish(mut step: Step, started: Instant, errand: Errand) -> Result<(Parts, Instant), PgError> {
+    let mut now = started;
+    loop {
+        step = match step {
+            Step::Outside(pool) => {
+                let inside = pool.wait(started).await?;
+                now = Instant::now();
+                Step::Inside(inside)
+            }
+            Step::Inside(inside) => {
+                // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places.
+                let slot = inside.pool().slots.get_owned().await;
+                let slot = slot.map_err(|_| inside.pool().exhausted(started))?;
+                look(slot, inside, now, errand, false)
+            }
+            Step::Due(parts) => {
+                let checked = check(parts, now).await;
+                now = Instant::now();
+                checked
+            }
+            Step::Empty(place) => return Shared::open(place, None, errand).await,
+            Step::Unfit(place, conn, reason) => {
+                return Shared::open(place, Some((conn, reason)), errand).await;
+            }
+            Step::Fit(parts) => return Ok((parts, now)),
+        };
+    }
+}
+
+/// What there is in a slot. `at_once` counts an acquire that has its connection by this.
+fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, at_once: bool) -> Step {
+    let pool = inside.pool();
+    let Some(conn) = slot.conn.take() else {
+        // Left by a caller that went away while bb8 made it? Behind it there is something better.
+        let better = pool.slots.state().idle_connections > 0;
+        return if better { Step::Inside(inside) } else { Step::Empty(Place { slot, inside }) };
+    };
+    let (expired, due) = (now >= conn.expires, pool.is_due(now.saturating_duration_since(conn.used)));
+    let holder = errand.site.map(|site| Record::new(site, now));
+    let checked_out = pool.state.lock().check_out(conn.id, conn.epoch, holder, at_once && !expired && !due);
+    let reason = match checked_out {
+        CheckOut::NotIdle if conn.is_dead() => {
+            pool.forget(conn, CloseReason::Peer);
+            return Step::Inside(inside);
+        }
+        // Condemned as superfluous a moment ago, but we came first.
+        CheckOut::NotIdle => CloseReason::MaxFree,
+        CheckOut::Outdated => CloseReason::Invalidated,
+        CheckOut::Taken if expired => CloseReason::Recycled,
+        CheckOut::Taken => {
+            let parts = Parts { conn, home: Home::Place(Place { slot, inside }) };
+            return if due { Step::Due(parts) } else { Step::Fit(parts) };
+        }
+    };
+    pool.state.lock().condemn(conn.id);
+    Step::Unfit(Place { slot, inside }, conn, reason)
+}
+
+/// One round trip. Dropped meanwhile, the connection is given back.
+async fn check(parts: Parts, now: Instant) -> Step {
+    let held = Held::new(parts, now);
+    let passed = held.conn().ping(CHECK_TIMEOUT).await;
+    let pool = Arc::clone(held.pool());
+    let parts = held.into_parts();
+    if passed {
+        return Step::Fit(parts);
+    }
+    pool.suspect();
+    pool.state.lock().condemn(parts.conn.id);
+    match parts.home {
+        Home::Place(place) => Step::Unfit(place, parts.conn, CloseReason::CheckFailed),
+        Home::Nowhere(pool) => Step::Outside(pool),
+    }
+}
+
+impl Step {
+    fn pool(&self) -> &Arc<Shared> {
+        match self {
+            Self::Outside(pool) => pool,
+            Self::Inside(inside) => inside.pool(),
+            Self::Empty(place) | Self::Unfit(place, ..) => place.inside.pool(),
+            Self::Due(parts) | Self::Fit(parts) => parts.home.pool(),
+        }
+    }
 }
 
 /// Counts an acquire once, as cancelled when its future is dropped.
 struct Attempt {
-    pool: Option<Arc<Shared>>,
+    pool: Arc<Shared>,
     started: Instant,
+    outcome: Outcome,
+    /// `None` until it ended.
+    waited: Option<Duration>,
 }
 
 impl Attempt {
-    fn begin(pool: Arc<Shared>) -> Self {
-        Self { pool: Some(pool), started: Instant::now() }
-    }
-
-    fn pool(&self) -> &Arc<Shared> {
-        self.pool.as_ref().expect("BUG: only `end` takes the pool")
-    }
-
-    fn end(mut self, outcome: Outcome, at: Instant) -> Arc<Shared> {
-        let pool = self.pool.take().expect("BUG: only `end` takes the pool");
-        pool.recorder.acquired(outcome, at.saturating_duration_since(self.started));
-        pool
+    fn ended(
+        mut self,
+        result: Result<(Parts, Instant), PgError>,
+        site: &Location<'_>,
+    ) -> Result<Lease, PgError> {
+        let ended = result.as_ref().map_or_else(|_| Instant::now(), |(_, since)| *since);
+        let waited = ended.saturating_duration_since(self.started);
+        self.waited = Some(waited);
+        self.outcome = match &result {
+            Ok(_) => Outcome::Ok,
+            Err(PgError::Exhausted { .. }) => Outcome::Timeout,
+            Err(PgError::QueueFull { .. }) => Outcome::QueueFull,
+            Err(PgError::Closed) => Outcome::Refused,
+            Err(_) => Outcome::OpenFailed,
+        };
+        self.pool.tell_if_slow(waited, site, result.as_ref().err());
+        result.map(|(parts, since)| Lease::new(Held::new(parts, since)))
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.recorder.acquired(Outcome::Cancelled, self.started.elapsed());
-        }
+        self.pool.recorder.acquired(self.outcome, self.waited.unwrap_or_else(|| self.started.elapsed()));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     path::PathBuf,
+    pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,12 +13,12 @@ use std::{
 use bb8_postgres::tokio_postgres::{
     self as driver, CancelToken, Client, Row, Statement, error::SqlState, types::ToSql,
 };
-use futures_util::future::{AbortHandle, join};
+use futures_util::future::join;
 use parking_lot::Mutex;
 use tokio::{
     net::UnixStream,
-    task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -26,6 +27,7 @@ use super::{
     rules::{FULL_RESET, Rules, Texts},
     state::ConnId,
     tls::Connector,
+    watch::Watch,
     wire::Wire,
 };
 
@@ -36,10 +38,29 @@ pub(super) struct Link {
     pub(super) wire: Arc<Wire>,
     /// Set by the connection's task when it ends.
     pub(super) ended: AtomicBool,
-    /// Makes the connection's task close the socket at once.
-    pub(super) cut: AbortHandle,
+    /// Tells those who wait for an answer when there is none.
+    pub(super) watch: Watch,
+    /// The connection's task.
+    task: OnceLock<AbortHandle>,
     /// Several callers share the connection.
-    pub(super) gather: Arc<AtomicBool>,
+    pub(super) gather: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(token: Token, wire: Arc<Wire>) -> Self {
+        let (ended, gather) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { token, wire, ended, watch: Watch::default(), task: OnceLock::new(), gather }
+    }
+
+    /// By the task that was spawned for it.
+    pub(super) fn driven_by(&self, task: AbortHandle) {
+        self.task.get_or_init(|| task);
+    }
+
+    /// Makes the connection's task close the socket at once, even when an unread answer blocks it.
+    pub(super) fn cut(&self) {
+        self.task.get().inspect(|task| task.abort());
+    }
 }
 
 /// Asks the server to cancel what a connection is doing.
@@ -121,15 +142,15 @@ impl Conn {
     where
         F: Future<Output = Result<T, driver::Error>>,
     {
-        let work = async {
+        let work = pin!(async {
             if self.rules.transaction_pooling {
-                return self.in_one_transaction(sql, call).await;
+                return Box::pin(self.in_one_transaction(sql, call)).await;
             }
             match call(self.prepare(sql).await?).await {
                 Err(error) if self.is_outdated(&error) => call(self.prepare_again(sql).await?).await,
                 result => result,
             }
-        };
+        });
         self.run_within(self.patience, || excerpt(sql), work).await
     }
 
@@ -176,7 +197,7 @@ impl Conn {
         };
         // Text may have values in it that are nobody's business: the log gets the first word.
         let first_word = || sql.split_whitespace().next().unwrap_or_default().to_owned();
-        self.run_within(patience, first_word, self.client.batch_execute(sql)).await
+        self.run_within(patience, first_word, pin!(self.client.batch_execute(sql))).await
     }
 
     /// One round trip.
@@ -198,16 +219,16 @@ impl Conn {
         &self,
         patience: Duration,
         shown: impl Fn() -> String,
-        work: impl Future<Output = Result<T, driver::Error>>,
+        work: Pin<&mut impl Future<Output = Result<T, driver::Error>>>,
     ) -> Result<T, PgError> {
         let (unfinished, started) = (Unfinished::begin(&self.abandoned), Instant::now());
         self.touched.store(true, Ordering::Release);
-        let result = timeout_at(started + patience, work).await;
+        let result = self.link.watch.patiently(started, patience, work).await;
         let took = started.elapsed();
         if took >= self.rules.slow && !self.rules.slow.is_zero() {
             tracing::warn!(pool = "postgres", ?took, statement = shown(), "slow statement");
         }
-        let Ok(result) = result else {
+        let Some(result) = result else {
             return Err(PgError::Stalled { after: patience });
         };
         unfinished.end();
@@ -223,7 +244,8 @@ impl Conn {
     }
 
     async fn prepare_again(&self, sql: &str) -> Result<Statement, driver::Error> {
-        let statement = self.client.prepare(sql).await?;
+        // In a box, since it is large and seldom needed.
+        let statement = Box::pin(self.client.prepare(sql)).await?;
         self.statements.lock().put(sql, statement.clone());
         Ok(statement)
     }
@@ -277,7 +299,7 @@ impl Conn {
     async fn stop_statement(&self) -> Result<(), driver::Error> {
         // Most statements are over in this time, and a cancel request costs the server a process.
         const GRACE: Duration = Duration::from_millis(3);
-        let mut fence = std::pin::pin!(self.fence());
+        let mut fence = pin!(self.fence());
         let mut pause = GRACE;
         for _ in 0..4 {
             if let Ok(answered) = timeout(pause, &mut fence).await {
@@ -311,7 +333,7 @@ impl Conn {
         if timeout(grace, &mut driver).await.is_ok() {
             return true;
         }
-        link.cut.abort();
+        link.cut();
         // The task only has to drop a socket now; its result says nothing more.
         drop(driver.await);
         false

@@ -56,7 +56,7 @@ impl Shared {
         // One that fails leaves nothing else to try; the socket is closed in any case.
         drop(timeout(GRACE / 2, join_all(cancels)).await);
         for link in links {
-            link.cut.abort();
+            link.cut();
         }
     }
 }

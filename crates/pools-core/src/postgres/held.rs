@@ -10,6 +10,7 @@
 //! server's own count.
 
 use std::{
+    mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -21,57 +22,94 @@ use tokio::time::{Instant, timeout};
 use super::{
     Shared,
     conn::Conn,
+    error::PgError,
     manager::Slots,
     state::{CheckIn, ConnId},
 };
-use crate::{admission::Permit, stats::CloseReason};
+use crate::stats::CloseReason;
 
 /// Longest time to clean a connection, and to wait for the server's end of a closed one.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) type SlotGuard = PooledConnection<'static, Slots>;
 
-/// Where a connection belongs: a slot of bb8's and a place in the gate.
+/// A place inside the gate, and the only reference to the pool that a lease has.
 #[derive(Debug)]
-pub(super) struct Place {
-    // The slot goes back before the permit: whoever gets the permit must find it.
-    pub(super) slot: SlotGuard,
-    _permit: Permit,
+pub(super) struct Inside {
+    pool: Arc<Shared>,
 }
 
-impl Place {
-    pub(super) fn new(slot: SlotGuard, permit: Permit) -> Self {
-        Self { slot, _permit: permit }
+impl Inside {
+    /// For whoever has [kept](crate::admission::Place::keep) a place.
+    pub(super) fn taken(pool: Arc<Shared>) -> Self {
+        Self { pool }
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Shared> {
+        &self.pool
     }
 }
 
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.pool.gate.leave();
+    }
+}
+
+/// Where a connection belongs: a slot of bb8's and a place inside the gate.
+#[derive(Debug)]
+pub(super) struct Place {
+    // The slot goes back first: whoever enters next must find it.
+    pub(super) slot: SlotGuard,
+    pub(super) inside: Inside,
+}
+
+#[derive(Debug)]
+pub(super) enum Home {
+    Place(Place),
+    /// It was detached.
+    Nowhere(Arc<Shared>),
+}
+
+impl Home {
+    pub(super) fn pool(&self) -> &Arc<Shared> {
+        match self {
+            Self::Place(place) => place.inside.pool(),
+            Self::Nowhere(pool) => pool,
+        }
+    }
+}
+
+/// A connection that is out. Gives itself back only in a [`Held`].
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) conn: Box<Conn>,
-    /// `None` once detached.
-    pub(super) place: Option<Place>,
+    pub(super) home: Home,
 }
 
 /// A connection that is out. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Held {
     parts: Option<Parts>,
-    pool: Arc<Shared>,
     /// When it was found fit.
     pub(super) since: Instant,
 }
 
 impl Held {
-    pub(super) fn new(pool: Arc<Shared>, parts: Parts, since: Instant) -> Self {
-        Self { parts: Some(parts), pool, since }
+    pub(super) fn new(parts: Parts, since: Instant) -> Self {
+        Self { parts: Some(parts), since }
+    }
+
+    fn parts(&self) -> &Parts {
+        self.parts.as_ref().expect("BUG: only drop and into_parts take the parts")
     }
 
     pub(super) fn conn(&self) -> &Conn {
-        &self.parts.as_ref().expect("BUG: only drop and into_parts take the parts").conn
+        &self.parts().conn
     }
 
     pub(super) fn pool(&self) -> &Arc<Shared> {
-        &self.pool
+        self.parts().home.pool()
     }
 
     pub(super) fn into_parts(mut self) -> Parts {
@@ -80,17 +118,19 @@ impl Held {
 
     /// Gives the place to the next caller; the connection stays here, and is closed at the end.
     pub(super) fn detach(&mut self) {
-        let place = self.parts.as_mut().and_then(|parts| parts.place.take());
-        if place.is_some() {
-            self.pool.state.lock().detach(self.conn().id);
-            self.pool.changes.tell();
+        let Some(parts) = &mut self.parts else { return };
+        let pool = Arc::clone(parts.home.pool());
+        if let Home::Place(place) = mem::replace(&mut parts.home, Home::Nowhere(Arc::clone(&pool))) {
+            pool.state.lock().detach(parts.conn.id);
+            drop(place);
+            pool.changes.tell();
         }
     }
 
-    /// What dropping it does, for whoever knows the time.
-    pub(super) fn give_back(&mut self, now: Instant) {
+    /// What dropping it does, for whoever knows the time, and how long a caller `used` it.
+    pub(super) fn give_back(&mut self, now: Instant, used: Option<Duration>) {
         if let Some(parts) = self.parts.take() {
-            self.pool.give_back(parts, now);
+            parts.give_back(now, used);
         }
     }
 }
@@ -98,7 +138,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if self.parts.is_some() {
-            self.give_back(Instant::now());
+            self.give_back(Instant::now(), None);
         }
     }
 }
@@ -110,92 +150,113 @@ enum Fate {
     Close(CloseReason),
 }
 
-impl Shared {
-    fn fate(&self, conn: &Conn) -> Fate {
+impl Fate {
+    fn of(conn: &Conn) -> Self {
         if conn.is_dead() || conn.link.wire.copied() {
-            Fate::Close(CloseReason::Broken)
+            Self::Close(CloseReason::Broken)
         } else if conn.rules.transaction_pooling && conn.abandoned.load(Ordering::Acquire) {
             // A polite end would wait for the statement.
             conn.stalled.store(true, Ordering::Release);
-            Fate::Close(CloseReason::Unfinished)
+            Self::Close(CloseReason::Unfinished)
         } else if conn.unwanted.load(Ordering::Acquire) {
-            Fate::Close(CloseReason::Invalidated)
+            Self::Close(CloseReason::Invalidated)
         } else if conn.needs_cleaning() {
-            Fate::Clean
+            Self::Clean
         } else {
-            Fate::Keep
+            Self::Keep
+        }
+    }
+}
+
+impl Parts {
+    fn give_back(self, now: Instant, used: Option<Duration>) {
+        let fate = match self.home {
+            Home::Place(_) => Fate::of(&self.conn),
+            Home::Nowhere(_) => Fate::Close(CloseReason::Detached),
+        };
+        if let Fate::Keep = fate {
+            return self.keep(now, used);
+        }
+        let pool = self.home.pool();
+        used.inspect(|used| pool.recorder.usage.record(*used));
+        match fate {
+            // Nothing is left to be closed: its server process was the one to end it.
+            Fate::Close(CloseReason::Broken) if self.conn.link.ended.load(Ordering::Acquire) => {
+                pool.forget(self.conn, CloseReason::Broken);
+            }
+            Fate::Close(reason) => self.close_in_background(reason),
+            Fate::Keep | Fate::Clean => {
+                drop(pool.state.lock().release(self.conn.id));
+                Arc::clone(pool).spawn("clean", self.clean());
+            }
         }
     }
 
-    fn give_back(self: &Arc<Self>, parts: Parts, now: Instant) {
-        if parts.place.is_none() {
-            return self.close_in_background(parts, CloseReason::Detached);
-        }
-        match self.fate(&parts.conn) {
-            Fate::Keep => self.keep(parts, now),
-            Fate::Close(_) if parts.conn.link.ended.load(Ordering::Acquire) => {
-                // Nothing is left to be closed: its server process was the one to end it.
-                self.forget(parts.conn, CloseReason::Broken);
-            }
-            Fate::Close(reason) => self.close_in_background(parts, reason),
-            Fate::Clean => {
-                drop(self.state.lock().release(parts.conn.id));
-                let pool = Arc::clone(self);
-                self.spawn("clean", async move { pool.clean(parts).await });
-            }
-        }
-    }
-
-    async fn clean(self: Arc<Self>, parts: Parts) {
-        self.cleaned.fetch_add(1, Ordering::Relaxed);
-        let cleaned = timeout(GRACE, parts.conn.clean()).await;
+    async fn clean(self) {
+        let pool = Arc::clone(self.home.pool());
+        pool.cleaned.fetch_add(1, Ordering::Relaxed);
+        let cleaned = timeout(GRACE, self.conn.clean()).await;
         if !matches!(cleaned, Ok(Ok(()))) {
             // It did not react to being cancelled: waiting for a polite end would take as long again.
-            parts.conn.stalled.store(true, Ordering::Release);
-            return self.close(parts.conn, CloseReason::Unfinished).await;
+            self.conn.stalled.store(true, Ordering::Release);
+            return pool.close(self.conn, CloseReason::Unfinished).await;
         }
-        match self.fate(&parts.conn) {
-            Fate::Keep => self.keep(parts, Instant::now()),
-            Fate::Clean => self.close(parts.conn, CloseReason::Unfinished).await,
-            Fate::Close(reason) => self.close(parts.conn, reason).await,
+        match Fate::of(&self.conn) {
+            Fate::Keep => self.keep(Instant::now(), None),
+            Fate::Clean => pool.close(self.conn, CloseReason::Unfinished).await,
+            Fate::Close(reason) => pool.close(self.conn, reason).await,
         }
     }
 
-    fn keep(self: &Arc<Self>, mut parts: Parts, now: Instant) {
-        parts.conn.used = now;
-        parts.conn.link.gather.store(false, Ordering::Relaxed);
-        let close_surplus = self.config.overflow_linger.is_zero();
-        let (id, epoch) = (parts.conn.id, parts.conn.epoch);
-        let checked_in = self.state.lock().check_in(id, epoch, now, close_surplus);
-        match checked_in {
+    fn keep(mut self, now: Instant, used: Option<Duration>) {
+        self.conn.used = now;
+        self.conn.link.gather.store(false, Ordering::Relaxed);
+        let pool = self.home.pool();
+        let close_surplus = pool.config.overflow_linger.is_zero();
+        let checked_in = pool.state.lock().check_in(self.conn.id, self.conn.epoch, now, used, close_surplus);
+        let reason = match checked_in {
             // It ended while it was out: its task found it in nobody's queue, so the entry is ours to remove.
-            CheckIn::Idle { .. } if parts.conn.link.ended.load(Ordering::Acquire) => {
-                self.forget(parts.conn, CloseReason::Broken);
+            CheckIn::Idle { .. } if self.conn.link.ended.load(Ordering::Acquire) => {
+                return pool.forget(self.conn, CloseReason::Broken);
             }
-            CheckIn::Idle { surplus } => {
-                if let Some(mut place) = parts.place {
-                    place.slot.conn = Some(parts.conn);
-                }
-                self.changes.tell();
-                if surplus {
-                    self.surplus.notify_one();
-                }
-            }
-            CheckIn::Full => self.close_in_background(parts, CloseReason::MaxFree),
-            CheckIn::Draining => self.close_in_background(parts, CloseReason::Drained),
-            CheckIn::Outdated => self.close_in_background(parts, CloseReason::Invalidated),
+            CheckIn::Idle { surplus } => return self.queue(surplus),
+            CheckIn::Full => CloseReason::MaxFree,
+            CheckIn::Draining => CloseReason::Drained,
+            CheckIn::Outdated => CloseReason::Invalidated,
+        };
+        self.close_in_background(reason);
+    }
+
+    /// Puts it back into bb8's queue.
+    fn queue(self, surplus: bool) {
+        let Home::Place(Place { mut slot, inside }) = self.home else { return };
+        slot.conn = Some(self.conn);
+        drop(slot);
+        let pool = inside.pool();
+        pool.changes.tell();
+        if surplus {
+            pool.surplus.notify_one();
         }
     }
 
-    fn close_in_background(self: &Arc<Self>, parts: Parts, reason: CloseReason) {
+    fn close_in_background(self, reason: CloseReason) {
+        let Self { conn, home } = self;
+        let pool = Arc::clone(home.pool());
         // Before the task runs, so that stats never show it as usable.
-        self.state.lock().condemn(parts.conn.id);
-        let pool = Arc::clone(self);
-        self.spawn("close", async move {
-            let Parts { conn, place } = parts;
+        pool.state.lock().condemn(conn.id);
+        Arc::clone(&pool).spawn("close", async move {
             pool.close(conn, reason).await;
-            drop(place);
+            drop(home);
         });
+    }
+}
+
+impl Shared {
+    /// Enters the gate if that is possible at once.
+    pub(super) fn try_enter(self: &Arc<Self>) -> Result<Option<Inside>, PgError> {
+        let Some(place) = self.gate.try_enter().map_err(|_| PgError::Closed)? else { return Ok(None) };
+        place.keep();
+        Ok(Some(Inside::taken(Arc::clone(self))))
     }
 
     /// Closes a connection and waits until the server's side is gone.
@@ -220,11 +281,11 @@ impl Shared {
     /// Closes these connections, as far as they are idle still and there are places for it: a closing connection
     /// has a server process and therefore needs one.
     pub(super) fn retire(self: &Arc<Self>, ids: Vec<ConnId>, reason: CloseReason) {
-        let permits: Vec<_> = ids.iter().map_while(|_| self.gate.try_enter().ok().flatten()).collect();
+        let places: Vec<_> = ids.iter().map_while(|_| self.try_enter().ok().flatten()).collect();
         let mut doomed = Vec::new();
         {
             let mut state = self.state.lock();
-            for id in ids.into_iter().take(permits.len()) {
+            for id in ids.into_iter().take(places.len()) {
                 // Somebody may have taken it since.
                 if state.condemn_idle(id) {
                     doomed.push(id);
@@ -233,8 +294,8 @@ impl Shared {
         }
         let taken = self.take_idle(|conn| doomed.contains(&conn.id));
         // One that is missing was popped by a caller just now, who finds it condemned and closes it.
-        for ((conn, slot), permit) in taken.into_iter().zip(permits) {
-            self.close_in_background(Parts { conn, place: Some(Place::new(slot, permit)) }, reason);
+        for ((conn, slot), inside) in taken.into_iter().zip(places) {
+            Parts { conn, home: Home::Place(Place { slot, inside }) }.close_in_background(reason);
         }
     }
 

@@ -124,7 +124,7 @@ impl Lease {
         if conn.abandoned.load(Ordering::Acquire) {
             return Err(PgError::Unfinished);
         }
-        if self.held.pool().state.lock().is_draining() && conn.is_dead() {
+        if conn.is_dead() && self.held.pool().state.lock().is_draining() {
             return Err(PgError::Closed);
         }
         if conn.rollback_due.swap(false, Ordering::AcqRel) {
@@ -146,13 +146,12 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let (pool, now) = (self.held.pool(), Instant::now());
         let took = now.saturating_duration_since(self.held.since);
-        pool.recorder.usage.record(took);
         if took >= pool.config.leak_after
             && let Some(holder) = pool.state.lock().release(self.conn().id)
         {
             holder.returned(PoolKind::Postgres);
         }
-        self.held.give_back(now);
+        self.held.give_back(now, Some(took));
     }
 }
 

@@ -1,12 +1,10 @@
 //! Opens one connection, and tells bb8 about slots.
 
 use std::{
+    future::poll_fn,
     path::PathBuf,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -15,7 +13,6 @@ use bb8_postgres::{
     bb8::ManageConnection,
     tokio_postgres::{AsyncMessage, Client, Connection, Error, config::LoadBalanceHosts, error::Severity},
 };
-use futures_util::future::{Aborted, abortable, poll_fn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
@@ -27,6 +24,7 @@ use super::{
     error::{OpenError, chain},
     tls::Connector,
     url::Target,
+    watch::Timer,
 };
 
 /// What bb8 queues: a place for a connection. Boxed, since bb8 moves its slots by value.
@@ -146,34 +144,33 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let token = Token { token: client.cancel_token(), connector: connector.clone(), socket };
-    let (ended, gather) = (AtomicBool::new(false), Arc::<AtomicBool>::default());
-    let (driver, cut) = abortable(drive(connection, Arc::clone(&gather)));
-    let link = Arc::new(Link { token, wire: connector.wire(), ended, cut, gather });
-    let driver = async move {
-        // Cut off, the connection is dropped, which closes its socket even when an unread answer blocks it.
-        let (Ok(()) | Err(Aborted)) = driver.await;
-    };
+    let link = Arc::new(Link::new(token, connector.wire()));
+    let driver = drive(connection, Arc::clone(&link));
     Opened { client, link, driver: Box::pin(driver) }
 }
 
 /// Moves bytes until the connection ends; what the server says on its own goes to the log. While several callers
 /// share it, `gather` makes it collect what they send: twice the throughput for 256 of them.
-async fn drive<S, T>(mut connection: Connection<S, T>, gather: Arc<AtomicBool>)
+async fn drive<S, T>(mut connection: Connection<S, T>, link: Arc<Link>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut gathered = false;
+    let (mut gathered, mut timer) = (false, Timer::new());
     loop {
         let message = poll_fn(|cx| {
-            gathered = !gathered && gather.load(Ordering::Relaxed);
+            gathered = !gathered && link.gather.load(Ordering::Relaxed);
             if gathered {
                 // Behind the tasks that are ready now. A task that sends is followed at once by the one that it
                 // woke, which would write every statement on its own; so it writes what all of them have sent.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            connection.poll_message(cx)
+            let message = connection.poll_message(cx);
+            if message.is_pending() {
+                link.watch.look(&mut timer, cx);
+            }
+            message
         });
         match message.await {
             Some(Ok(AsyncMessage::Notice(notice))) => {

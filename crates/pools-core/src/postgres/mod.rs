@@ -68,6 +68,7 @@ mod supervise;
 mod tests;
 mod tls;
 mod url;
+mod watch;
 mod wire;
 
 pub use bb8_postgres::tokio_postgres::{

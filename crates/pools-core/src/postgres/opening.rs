@@ -10,7 +10,6 @@
 //! **Cancel safety**: the task holds slot and place. If its caller goes away, the connection goes to the next one.
 
 use std::{
-    panic::Location,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
@@ -28,9 +26,10 @@ use tokio::{
 use super::{
     Shared,
     cache::Statements,
+    checkout::Errand,
     conn::{Conn, Link},
     error::{OpenError, PgError, chain},
-    held::{Held, Parts, Place},
+    held::{Held, Home, Parts, Place},
     manager::Opened,
     rules::Rules,
     state::{ConnId, Phase},
@@ -45,32 +44,24 @@ pub(super) type Old = Option<(Box<Conn>, CloseReason)>;
 
 impl Shared {
     /// Opens a connection in a task of the pool, in place of `old` if there is one.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        place: Place,
-        old: Old,
-        limit: Duration,
-        site: Option<&'static Location<'static>>,
-    ) -> BoxFuture<'_, Result<(Parts, Instant), PgError>> {
+    pub(super) async fn open(place: Place, old: Old, errand: Errand) -> Result<(Parts, Instant), PgError> {
+        let Errand { site, limit } = errand;
         let (sender, opened) = oneshot::channel();
         let started = Instant::now();
-        let pool = Arc::clone(self);
-        self.spawn("open", async move {
+        let pool = Arc::clone(place.inside.pool());
+        pool.clone().spawn("open", async move {
             let result = pool.open_in(place, old, limit).await;
             // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,
             // and thereby given back.
             drop(sender.send(result));
         });
-        // In a box, as everything that takes long is: a checkout that needs none of it is small to move.
-        Box::pin(async move {
-            let held = opened.await.map_err(|_| PgError::Closed)?;
-            let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
-            let since = held.since;
-            if let Some(site) = site {
-                self.state.lock().hold(held.conn().id, Record::new(site, since));
-            }
-            Ok((held.into_parts(), since))
-        })
+        let held = opened.await.map_err(|_| PgError::Closed)?;
+        let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
+        let since = held.since;
+        if let Some(site) = site {
+            held.pool().state.lock().hold(held.conn().id, Record::new(site, since));
+        }
+        Ok((held.into_parts(), since))
     }
 
     async fn open_in(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, OpenError> {
@@ -82,8 +73,8 @@ impl Shared {
         loop {
             let error = match self.open_once(limit).await {
                 Ok(conn) => {
-                    let parts = Parts { conn, place: Some(place) };
-                    return Ok(Held::new(Arc::clone(self), parts, Instant::now()));
+                    let parts = Parts { conn, home: Home::Place(place) };
+                    return Ok(Held::new(parts, Instant::now()));
                 }
                 Err(error) => error,
             };
@@ -169,12 +160,13 @@ impl Opening<'_> {
         self.opened = true;
         let (pool, id) = (self.pool, self.id);
         let Opened { client, link, driver } = opened;
-        pool.state.lock().opened(id, Arc::clone(&link));
         let end = Ended { pool: Arc::downgrade(pool), link: Arc::clone(&link), id };
         let driver = pool.links.spawn("connection", async move {
             driver.await;
             drop(end);
         });
+        link.driven_by(driver.abort_handle());
+        pool.state.lock().opened(id, Arc::clone(&link));
         let now = Instant::now();
         let age = age(pool.config.recycle);
         Box::new(Conn {

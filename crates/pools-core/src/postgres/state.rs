@@ -17,7 +17,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::holders::Record;
+use crate::{holders::Record, stats::Tally};
 
 /// A connection. Every acquire and return looks one up, so it says where to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,12 +132,22 @@ pub(super) struct State<L> {
     bounds: Bounds,
     paused: bool,
     draining: bool,
+    tally: Tally,
 }
 
 impl<L: Clone> State<L> {
     pub(super) fn new(bounds: Bounds) -> Self {
         let (entries, counts) = (Slab::new(), Counts::default());
-        Self { entries, counts, last_serial: 0, epoch: 0, bounds, paused: false, draining: false }
+        Self {
+            entries,
+            counts,
+            last_serial: 0,
+            epoch: 0,
+            bounds,
+            paused: false,
+            draining: false,
+            tally: Tally::default(),
+        }
     }
 
     /// A connection is about to be opened: its id, and the epoch that it belongs to.
@@ -157,7 +167,18 @@ impl<L: Clone> State<L> {
 
     /// It is given back. With `close_surplus` the one that finds `size` idle ones is closed, QueuePool's rule. One
     /// that is above the bound since that was made smaller is closed in any case.
-    pub(super) fn check_in(&mut self, id: ConnId, epoch: u64, now: Instant, close_surplus: bool) -> CheckIn {
+    /// Counts how long a caller `used` one that is kept.
+    pub(super) fn check_in(
+        &mut self,
+        id: ConnId,
+        epoch: u64,
+        now: Instant,
+        used: Option<Duration>,
+        close_surplus: bool,
+    ) -> CheckIn {
+        if let Some(used) = used {
+            self.tally.used(used);
+        }
         if self.draining {
             return CheckIn::Draining;
         }
@@ -172,13 +193,30 @@ impl<L: Clone> State<L> {
         CheckIn::Idle { surplus: self.counts.idle > self.bounds.size }
     }
 
-    /// Takes an idle connection that was opened in `epoch`.
-    pub(super) fn check_out(&mut self, id: ConnId, epoch: u64, holder: Option<Record>) -> CheckOut {
+    /// Takes an idle connection that was opened in `epoch`. Counts an acquire that has it `at_once`.
+    pub(super) fn check_out(
+        &mut self,
+        id: ConnId,
+        epoch: u64,
+        holder: Option<Record>,
+        at_once: bool,
+    ) -> CheckOut {
         if self.phase(id) != Some(Phase::Idle) {
             return CheckOut::NotIdle;
         }
         self.move_to(id, Phase::Out).holder = holder;
-        if epoch < self.epoch { CheckOut::Outdated } else { CheckOut::Taken }
+        if epoch < self.epoch {
+            return CheckOut::Outdated;
+        }
+        if at_once {
+            self.tally.acquired_at_once();
+        }
+        CheckOut::Taken
+    }
+
+    /// What was counted here.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// It was opened for this holder.

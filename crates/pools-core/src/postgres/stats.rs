@@ -50,9 +50,9 @@ impl Shared {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let (counts, bounds) = {
+        let (counts, bounds, totals) = {
             let state = self.state.lock();
-            (state.counts(), state.bounds())
+            (state.counts(), state.bounds(), self.recorder.totals_with(state.tally()))
         };
         let target = Target {
             name: "postgres".to_owned(),
@@ -69,7 +69,7 @@ impl Shared {
             limit: bounds.all(),
             targets: vec![target],
             holders: self.list(),
-            totals: self.recorder.totals(),
+            totals,
             samples: vec![
                 sample(
                     metrics::POSTGRES_OVERFLOW,

@@ -16,8 +16,14 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Shared, conn::Conn, error::PgError, held::Held, state::Bounds};
-use crate::admission::Permit;
+use super::{
+    Shared,
+    checkout::{Errand, checkout},
+    conn::Conn,
+    error::PgError,
+    held::{Held, Inside},
+    state::Bounds,
+};
 
 const DOWN_PAUSE: Duration = Duration::from_millis(500);
 const UP_PAUSE: Duration = Duration::from_secs(15);
@@ -77,6 +83,12 @@ async fn shed(pool: Weak<Shared>, surplus: Arc<tokio::sync::Notify>) {
     }
 }
 
+/// Checks a connection out for the pool itself.
+async fn hold(inside: Inside, limit: Duration) -> Result<Held, PgError> {
+    let (parts, since) = checkout(inside, Errand { site: None, limit }).await?;
+    Ok(Held::new(parts, since))
+}
+
 impl Shared {
     /// Returns when to come again.
     async fn tend(self: &Arc<Self>, woken: bool) -> Duration {
@@ -93,8 +105,8 @@ impl Shared {
     }
 
     async fn probe(self: &Arc<Self>) {
-        let Ok(Some(permit)) = self.gate.try_enter() else { return };
-        match self.hold(permit, PROBE_LIMIT.min(self.config.connect_timeout)).await {
+        let Ok(Some(inside)) = self.try_enter() else { return };
+        match hold(inside, PROBE_LIMIT.min(self.config.connect_timeout)).await {
             Ok(held) => {
                 self.health.up();
                 if !self.capacity_checked.swap(true, Ordering::Relaxed) {
@@ -103,11 +115,6 @@ impl Shared {
             }
             Err(error) => tracing::debug!(pool = "postgres", error = error.reason(), "probe failed"),
         }
-    }
-
-    async fn hold(self: &Arc<Self>, permit: Permit, limit: Duration) -> Result<Held, PgError> {
-        let (parts, since) = self.checkout(permit, limit, Instant::now(), None).await?;
-        Ok(Held::new(Arc::clone(self), parts, since))
     }
 
     /// Opens connections until there are `DB_MIN_IDLE`, each in at most `limit`.
@@ -119,8 +126,8 @@ impl Shared {
         let mut held: Vec<Held> = Vec::new();
         for _ in 0..wanted {
             // Without a place, callers have them all, and open what they need.
-            let Some(permit) = self.gate.try_enter().map_err(|_| PgError::Closed)? else { break };
-            held.push(self.hold(permit, limit).await?);
+            let Some(inside) = self.try_enter()? else { break };
+            held.push(hold(inside, limit).await?);
         }
         Ok(())
     }

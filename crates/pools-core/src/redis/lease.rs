@@ -77,7 +77,7 @@ impl bb8::ManageConnection for Slots {
 /// The dedicated connections of a pool.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    gate: Admission,
+    gate: Arc<Admission>,
     slots: bb8::Pool<Slots>,
     pub(crate) holders: Arc<Holders>,
     pub(crate) census: Arc<Census>,
@@ -94,7 +94,7 @@ impl Lanes {
             .max_lifetime(None)
             .idle_timeout(None);
         Self {
-            gate: Admission::new(limit, queue),
+            gate: Arc::new(Admission::new(limit, queue)),
             slots: slots.build_unchecked(Slots),
             holders: Holders::new(PoolKind::Redis),
             census: Arc::default(),
@@ -185,7 +185,7 @@ impl Shared {
             |waited| RedisError::Exhausted { max: lanes.limit(), waited, longest: lanes.holders.longest() };
         let latest = started + lanes.wait;
         let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
-        let permit = lanes.gate.enter(latest).await.map_err(|refused| match refused {
+        let permit = lanes.gate.enter_owned(started, latest).await.map_err(|refused| match refused {
             Refused::QueueFull { waiting } => RedisError::QueueFull { waiting },
             Refused::TimedOut { waited } => exhausted(waited),
             Refused::Closed => RedisError::Closed,

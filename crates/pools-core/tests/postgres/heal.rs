@@ -201,3 +201,34 @@ async fn health_follows_the_server_without_traffic() {
         assert!(appeared.elapsed() < secs(2), "noticed after {:?}", appeared.elapsed());
     }
 }
+
+#[tokio::test]
+async fn pg_11_a_statement_that_a_frozen_server_never_answers_ends_all_the_same_on_a_lease_and_on_the_lane() {
+    let server = testkit::postgres().await;
+    // And five seconds more for the network.
+    let pool = open(PgConfig { statement_timeout: secs(3), pipeline_connections: 1, ..exactly(3, &server) });
+    ready(&pool).await;
+    let (lease, lane) = (pool.acquire().await.unwrap(), pool.lane());
+    let alone = lease.query("SELECT pg_sleep(2)", &[]);
+    let shared = futures_util::future::join_all((0..5).map(|_| lane.query("SELECT pg_sleep(2)", &[])));
+    let freeze = async {
+        let sleeping =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(2)'";
+        let observer = pool.acquire().await.unwrap();
+        while observer.query_one(sleeping, &[]).await.unwrap().get::<_, i64>(0) < 2 {
+            tokio::task::yield_now().await;
+        }
+        server.freeze();
+    };
+    let all = async { tokio::join!(alone, shared, freeze) };
+    let (alone, shared, ()) =
+        tokio::time::timeout(secs(80), all).await.expect("it is waited for as long as it takes");
+    for result in shared.into_iter().chain([alone]) {
+        assert!(matches!(result, Err(PgError::Stalled { .. })), "{result:?}");
+    }
+    server.thaw();
+    drop(lease);
+    testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+    let again = futures_util::future::try_join_all((0..3).map(|_| pool.acquire())).await;
+    drop(again.expect("it recovered"));
+}

@@ -1,0 +1,168 @@
+use std::sync::Mutex;
+
+use super::*;
+
+async fn soon(gate: &Admission) -> Result<Place<'_>, Refused> {
+    gate.enter(Instant::now(), Instant::now() + Duration::from_secs(1)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_enter_in_order_and_a_newcomer_does_not_overtake() {
+    let gate = Arc::new(Admission::new(1, 10));
+    let inside = soon(&gate).await.unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let waiters: Vec<_> = (0..5)
+        .map(|number| {
+            let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
+            tokio::spawn(async move {
+                let _permit = soon(&gate).await.unwrap();
+                order.lock().unwrap().push(number);
+            })
+        })
+        .collect();
+    testkit::until(Duration::from_secs(1), || gate.waiting() == 5).await;
+    drop(inside);
+    assert!(gate.try_enter().unwrap().is_none(), "a newcomer overtook");
+    for waiter in waiters {
+        waiter.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!((gate.inside(), gate.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded_and_the_deadline_holds() {
+    let gate = Admission::new(1, 1);
+    let _inside = soon(&gate).await.unwrap();
+    let (timed_out, queue_full) = tokio::join!(soon(&gate), soon(&gate));
+    assert_eq!(timed_out.unwrap_err(), Refused::TimedOut { waited: Duration::from_secs(1) });
+    assert_eq!(queue_full.unwrap_err(), Refused::QueueFull { waiting: 1 });
+    assert_eq!(gate.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_waiter_costs_the_next_nothing() {
+    let gate = Admission::new(1, 10);
+    let inside = soon(&gate).await.unwrap();
+    {
+        let mut cancelled = Box::pin(soon(&gate));
+        assert!(futures_util::poll!(&mut cancelled).is_pending());
+        assert_eq!(gate.waiting(), 1);
+    }
+    assert_eq!(gate.waiting(), 0);
+    drop(inside);
+    assert!(gate.try_enter().unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_taken_away_while_in_use_are_owed_and_given_back_ones_pay() {
+    let gate = Admission::new(3, 10);
+    let mut inside = Vec::new();
+    for _ in 0..3 {
+        inside.push(soon(&gate).await.unwrap());
+    }
+    gate.resize(1);
+    assert_eq!((gate.limit(), gate.inside()), (1, 3));
+    inside.pop();
+    inside.pop();
+    assert!(gate.try_enter().unwrap().is_none(), "a place that exists no more was given out");
+    inside.pop();
+    inside.push(gate.try_enter().unwrap().expect("one place is left"));
+    gate.resize(0);
+    gate.resize(2);
+    inside.push(gate.try_enter().unwrap().expect("the debt was forgiven, and one place added"));
+    assert!(gate.try_enter().unwrap().is_none());
+    inside.clear();
+    assert_eq!((gate.limit(), gate.inside()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_place_goes_to_whoever_has_waited_longest() {
+    let gate = Admission::new(0, 10);
+    let mut first = Box::pin(soon(&gate));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    gate.resize(1);
+    assert!(gate.try_enter().unwrap().is_none(), "a newcomer overtook");
+    drop(first.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_it_is_resized_under_load_every_place_is_there_in_the_end() {
+    let gate = Arc::new(Admission::new(4, 1_000));
+    let users: Vec<_> = (0..32)
+        .map(|_| {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    let permit =
+                        gate.enter(Instant::now(), Instant::now() + Duration::from_secs(30)).await.unwrap();
+                    tokio::task::yield_now().await;
+                    drop(permit);
+                }
+            })
+        })
+        .collect();
+    for round in 0..500_u32 {
+        gate.resize(round % 7);
+        tokio::task::yield_now().await;
+    }
+    gate.resize(5);
+    for user in users {
+        user.await.expect("a waiter was lost");
+    }
+    let all: Vec<_> = std::iter::from_fn(|| gate.try_enter().unwrap()).collect();
+    assert_eq!((all.len(), gate.inside()), (5, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_refuses_waiters_and_newcomers() {
+    let gate = Admission::new(1, 10);
+    let _inside = soon(&gate).await.unwrap();
+    let waiting = soon(&gate);
+    let (refused, ()) = tokio::join!(waiting, async { gate.close() });
+    assert_eq!(refused.unwrap_err(), Refused::Closed);
+    assert_eq!(soon(&gate).await.unwrap_err(), Refused::Closed);
+}
+
+/// Everything at once: entering, giving up at any point, places that come and go. In the end all places are there,
+/// nobody is left in the queue, and never were more inside than there were places at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_gives_up_at_whatever_point_takes_no_place_along() {
+    const MOST: u32 = 6;
+    let gate = Arc::new(Admission::new(4, 1_000));
+    let inside = Arc::new(AtomicU32::new(0));
+    let users: Vec<_> = (0..32)
+        .map(|user| {
+            let (gate, inside) = (Arc::clone(&gate), Arc::clone(&inside));
+            tokio::spawn(async move {
+                let mut served = 0;
+                for round in 0..300_u64 {
+                    let now = Instant::now();
+                    let entering = gate.enter(now, now + Duration::from_secs(30));
+                    let patience = Duration::from_micros((user + round) % 5 * 20);
+                    let entered = match user % 2 {
+                        0 => entering.await.ok(),
+                        _ => tokio::time::timeout(patience, entering).await.ok().and_then(Result::ok),
+                    };
+                    let Some(place) = entered else { continue };
+                    assert!(inside.fetch_add(1, Ordering::SeqCst) < MOST, "more inside than places");
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(place);
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    for round in 0..500_u32 {
+        gate.resize(1 + round % MOST);
+        tokio::task::yield_now().await;
+    }
+    gate.resize(5);
+    for (user, served) in futures_util::future::join_all(users).await.into_iter().enumerate() {
+        assert!(user % 2 == 1 || served.unwrap() == 300, "a waiter was lost");
+    }
+    let all: Vec<_> = std::iter::from_fn(|| gate.try_enter().unwrap()).collect();
+    assert_eq!((all.len(), gate.inside(), gate.waiting()), (5, 5, 0));
+}

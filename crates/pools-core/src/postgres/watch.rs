@@ -1,0 +1,188 @@
+//! Notices that a server does not answer, with one timer per connection instead of one per statement.
+//!
+//! ```text
+//!  statement: begin ─► waits for its answer, or for the alarm ─► end
+//!  connection's task: something is under way ─► timer ─► answered meanwhile? ─ yes ─► timer for what is under way now
+//!                                                          └ no ─► alarm: everybody who waits is told
+//! ```
+//!
+//! The server does one statement after the other, so each end gives the next one its time from then on.
+//!
+//! **Cancel safety**: a statement that is dropped ends. After an alarm the connection lives on, for whoever cleans it.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, Sleep},
+};
+
+/// By when a connection must have answered.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    due: Mutex<Due>,
+    alarm: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    under_way: u32,
+    /// The longest of those under way.
+    patience: Duration,
+    /// `None` while nothing is under way, and after the alarm.
+    latest: Option<Instant>,
+}
+
+/// A statement under way.
+#[derive(Debug)]
+struct UnderWay<'a>(&'a Watch);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut due = self.0.due.lock();
+        due.under_way -= 1;
+        if due.under_way == 0 {
+            *due = Due::default();
+        } else {
+            due.latest = Some(Instant::now() + due.patience);
+        }
+    }
+}
+
+impl Watch {
+    /// Runs a statement that began at `started`; `None` when the server did not answer for `patience`.
+    pub(super) async fn patiently<T>(
+        &self,
+        started: Instant,
+        patience: Duration,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        let mut alarm = pin!(self.alarm.notified());
+        {
+            let mut due = self.due.lock();
+            due.under_way += 1;
+            due.patience = due.patience.max(patience);
+            due.latest.get_or_insert(started + patience);
+        }
+        let _under_way = UnderWay(self);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+        })
+        .await
+    }
+
+    /// The part of the connection's task, to be called whenever that waits.
+    pub(super) fn look(&self, timer: &mut Timer, cx: &mut Context<'_>) {
+        if timer.armed && !timer.sleep.is_elapsed() {
+            return;
+        }
+        let mut due = self.due.lock();
+        timer.armed = false;
+        let Some(latest) = due.latest else { return };
+        if latest <= Instant::now() {
+            due.latest = None;
+            drop(due);
+            self.alarm.notify_waiters();
+            return;
+        }
+        drop(due);
+        timer.sleep.as_mut().reset(latest);
+        timer.armed = timer.sleep.as_mut().poll(cx).is_pending();
+        if !timer.armed {
+            // It was due in this very moment.
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+/// The timer of a connection's task.
+#[derive(Debug)]
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    armed: bool,
+}
+
+impl Timer {
+    pub(super) fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, sync::Arc};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A watch with a task that looks whenever it is woken, as a connection's does.
+    fn watched() -> Arc<Watch> {
+        let watch = Arc::new(Watch::default());
+        let seen = Arc::clone(&watch);
+        let mut timer = Timer::new();
+        tokio::spawn(poll_fn(move |cx| {
+            // By what arrives, in a real connection; here every second.
+            if timer.armed || seen.due.lock().latest.is_none() {
+                let waker = cx.waker().clone();
+                tokio::spawn(async move {
+                    sleep(Duration::from_secs(1)).await;
+                    waker.wake();
+                });
+            }
+            seen.look(&mut timer, cx);
+            Poll::<()>::Pending
+        }));
+        watch
+    }
+
+    async fn ask(watch: &Watch, work: impl Future<Output = u32>) -> (Option<u32>, Duration) {
+        let started = Instant::now();
+        let answer = watch.patiently(started, PATIENCE, pin!(work)).await;
+        (answer, started.elapsed())
+    }
+
+    async fn after(seconds: u64) -> u32 {
+        sleep(Duration::from_secs(seconds)).await;
+        7
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_in_time_is_had_and_none_is_an_alarm_again_and_again() {
+        let watch = watched();
+        for _ in 0..3 {
+            assert_eq!(ask(&watch, after(9)).await, (Some(7), Duration::from_secs(9)));
+            let (answer, waited) = ask(&watch, pending()).await;
+            assert_eq!(answer, None);
+            assert!(waited >= PATIENCE && waited <= PATIENCE + Duration::from_secs(1), "{waited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_gives_those_behind_it_their_time() {
+        let watch = watched();
+        let all = tokio::join!(ask(&watch, after(8)), ask(&watch, after(16)), ask(&watch, pending()));
+        assert_eq!((all.0.0, all.1.0, all.2.0), (Some(7), Some(7), None));
+        let waited = all.2.1;
+        assert!(waited >= Duration::from_secs(26) && waited <= Duration::from_secs(27), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_that_is_dropped_is_waited_for_no_longer() {
+        let watch = watched();
+        let dropped = tokio::time::timeout(Duration::from_secs(5), ask(&watch, pending()));
+        assert!(dropped.await.is_err());
+        assert!(watch.due.lock().latest.is_none());
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(ask(&watch, after(9)).await.0, Some(7));
+    }
+}

@@ -41,34 +41,38 @@ const MAX_REFUSALS: u32 = 3;
 impl RequestBuilder {
     /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
     pub(super) async fn attempt(&self, passage: &mut Passage, first: u32) -> Result<Response, HttpError> {
-        let target = self.target.as_ref().map_err(HttpError::clone)?;
+        let target = self.0.target.as_ref().map_err(HttpError::clone)?;
         let mut now = Instant::now();
         let may_repeat = self.may_go_again() && !passage.has_turn();
         let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
-        self.body.check_if_empty().await.map_err(refused)?;
-        let wait =
-            self.wait_timeout.map_or(self.pool.0.config.timeout, |wait| wait.min(self.pool.0.config.timeout));
+        self.0.body.check_if_empty().await.map_err(refused)?;
+        let wait = self
+            .0
+            .wait_timeout
+            .map_or(self.0.pool.0.config.timeout, |wait| wait.min(self.0.pool.0.config.timeout));
         let patience = now + wait;
-        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let patience = self.0.deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut ask = Ask::Any;
         let mut attempt = first;
         let mut refusals = 0;
         loop {
-            let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.site };
-            let mut lease = self.pool.0.acquire(&order, now).await?;
+            let order = Order { key: &target.key, ask, attempt, deadline: patience, site: self.0.site };
+            let mut lease = self.0.pool.0.acquire(&order, now).await?;
             lease.place = passage.place();
             passage.sent();
             let at = At { host: target.key.shared_name(), attempt, reused: lease.reused };
             match self.exchange(lease, target, at).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::NotSent) => ask = ask.max(Ask::Again),
-                Err(Failed::Stale(_)) if may_repeat && attempt == first && self.body.is_whole() => {
+                Err(Failed::Stale(_)) if may_repeat && attempt == first && self.0.body.is_whole() => {
                     self.count_stale_retry();
                     ask = Ask::Fresh;
                     attempt += 1;
                 }
                 // The server says that it has done nothing.
-                Err(Failed::Refused(_)) if self.retry && refusals < MAX_REFUSALS && self.body.is_whole() => {
+                Err(Failed::Refused(_))
+                    if self.0.retry && refusals < MAX_REFUSALS && self.0.body.is_whole() =>
+                {
                     refusals += 1;
                     ask = ask.max(Ask::Again);
                     attempt += 1;
@@ -82,7 +86,7 @@ impl RequestBuilder {
     }
 
     pub(super) fn count_stale_retry(&self) {
-        self.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.pool.0.stale_retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     async fn exchange(&self, mut lease: Lease, target: &Target, at: At) -> Result<Response, Failed> {
@@ -96,8 +100,8 @@ impl RequestBuilder {
             return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
         }
         let upload = match lease.conn().is_shared() {
-            true => Progress::shared(&self.body),
-            false => Progress::alone(Arc::clone(&lease.conn().wire), &self.body),
+            true => Progress::shared(&self.0.body),
+            false => Progress::alone(Arc::clone(&lease.conn().wire), &self.0.body),
         };
         let read_before = upload.wire.read();
         let forward = lease.conn().forward.clone();
@@ -115,7 +119,7 @@ impl RequestBuilder {
                 let unsent = error.take_message().is_some();
                 let untouched = unsent || upload.wire.read() == read_before;
                 let cause = error.into_error();
-                if self.pool.0.state.lock().is_cut() {
+                if self.0.pool.0.state.lock().is_cut() {
                     return Err(Failed::Other(HttpError::Closed { host: at.host }));
                 }
                 if let Some(cause) = upload.failure() {
@@ -134,17 +138,17 @@ impl RequestBuilder {
                 return Err(Failed::Other(HttpError::broken(at, Arc::new(cause))));
             }
         };
-        Response::new(head, lease, at, upload, self.deadline, self.decodes()).map_err(Failed::Other)
+        Response::new(head, lease, at, upload, self.0.deadline, self.decodes()).map_err(Failed::Other)
     }
 
     /// Whether the pool chooses how the body is encoded. A range counts bytes of one encoding, the server's choice.
     fn decodes(&self) -> bool {
-        self.decode && !self.headers.contains_key(ACCEPT_ENCODING) && !self.headers.contains_key(RANGE)
+        self.0.decode && !self.0.headers.contains_key(ACCEPT_ENCODING) && !self.0.headers.contains_key(RANGE)
     }
 
     fn message(&self, target: &Target, forward: Option<&Forward>) -> Request<Upload> {
-        let mut message = Request::new(self.body.upload());
-        *message.method_mut() = self.method.clone();
+        let mut message = Request::new(self.0.body.upload());
+        *message.method_mut() = self.0.method.clone();
         *message.version_mut() = Version::HTTP_11;
         *message.uri_mut() = match forward {
             None => Uri::from(target.path.clone()),
@@ -154,17 +158,17 @@ impl RequestBuilder {
         if let Some(credentials) = forward.and_then(|forward| forward.authorization.clone()) {
             headers.insert(PROXY_AUTHORIZATION, credentials);
         }
-        headers.reserve(self.headers.len() + 4);
+        headers.reserve(self.0.headers.len() + 4);
         headers.insert(HOST, target.host_header.clone());
         headers.insert(USER_AGENT, AGENT);
         if self.decodes() {
             headers.insert(ACCEPT_ENCODING, ACCEPTED);
         }
-        if self.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+        if self.0.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.0.method) {
             // hyper leaves it out, and some servers answer 411 then.
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        for (name, value) in &self.headers {
+        for (name, value) in &self.0.headers {
             if *name == HOST || *name == USER_AGENT {
                 headers.insert(name, value.clone());
             } else {
@@ -197,9 +201,9 @@ impl RequestBuilder {
     where
         F: Future<Output = Result<Head<Incoming>, TrySendError<Request<Upload>>>>,
     {
-        let silence = self.pool.0.config.timeout;
-        let mut next = began + self.head_timeout.map_or(silence, |limit| limit.min(silence));
-        next = self.deadline.map_or(next, |deadline| deadline.min(next));
+        let silence = self.0.pool.0.config.timeout;
+        let mut next = began + self.0.head_timeout.map_or(silence, |limit| limit.min(silence));
+        next = self.0.deadline.map_or(next, |deadline| deadline.min(next));
         poll_fn(|cx| {
             if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
                 return Poll::Ready(answered.map_err(|error| HeadError::Hyper(Box::new(error))));
@@ -221,10 +225,10 @@ impl RequestBuilder {
         // While an upload moves, the head is not late.
         let moved_at = upload.wire.moved_at().max(began);
         let asked_at = if upload.is_done() { upload.wire.written_at().max(began) } else { now };
-        let head_ends = self.head_timeout.map(|limit| asked_at + limit);
-        let silence_ends = moved_at + self.pool.0.config.timeout;
+        let head_ends = self.0.head_timeout.map(|limit| asked_at + limit);
+        let silence_ends = moved_at + self.0.pool.0.config.timeout;
         let ends = head_ends.map_or(silence_ends, |head_ends| head_ends.min(silence_ends));
-        match self.deadline {
+        match self.0.deadline {
             Some(deadline) if deadline <= now => Err(HttpError::Deadline { at: at.clone(), phase: "head" }),
             _ if ends <= now => Err(HttpError::Head { at: at.clone(), after: now - began }),
             deadline => Ok(deadline.map_or(ends, |deadline| deadline.min(ends))),

@@ -206,7 +206,7 @@ impl Inner {
                 Waiter { tell, site }
             });
             let held = matches!(acquired, Acquired::Granted(_)).then(|| {
-                state.tally.acquired_at_once();
+                state.tally.acquired(Duration::ZERO);
                 Held::enter(state, site, now)
             });
             ((acquired, held), effects)

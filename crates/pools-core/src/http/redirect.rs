@@ -47,8 +47,8 @@ impl RequestBuilder {
             if !leads_on(response.status()) || !response.headers().contains_key(LOCATION) {
                 return Ok(response);
             }
-            let redirected = if followed == self.redirects {
-                Err(RedirectError::TooMany { limit: self.redirects })
+            let redirected = if followed == self.0.redirects {
+                Err(RedirectError::TooMany { limit: self.0.redirects })
             } else {
                 self.redirect(&response)
             };
@@ -62,24 +62,24 @@ impl RequestBuilder {
 
     /// Turns the request into the one that the answer asks for.
     fn redirect(&mut self, response: &Response) -> Result<(), RedirectError> {
-        let from = self.target.clone().map_err(|_| RedirectError::Location)?;
+        let from = self.0.target.clone().map_err(|_| RedirectError::Location)?;
         let to = next(&from, response.headers())?;
-        if becomes_get(response.status(), &self.method) {
-            self.method = Method::GET;
-            self.body = Content::Whole(Bytes::new());
+        if becomes_get(response.status(), &self.0.method) {
+            self.0.method = Method::GET;
+            self.0.body = Content::Whole(Bytes::new());
             // What the caller said was about another request.
-            self.idempotent = None;
+            self.0.idempotent = None;
             for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION] {
-                self.headers.remove(name);
+                self.0.headers.remove(name);
             }
-        } else if !matches!(self.body, Content::Whole(_)) {
+        } else if !matches!(self.0.body, Content::Whole(_)) {
             return Err(RedirectError::Body);
         }
         if to.key != from.key {
-            self.upstream = None;
-            self.headers = without_credentials(&self.headers);
+            self.0.upstream = None;
+            self.0.headers = without_credentials(&self.0.headers);
         }
-        self.target = Ok(to);
+        self.0.target = Ok(to);
         Ok(())
     }
 }

@@ -26,7 +26,11 @@ use crate::resilience::{deadline, outgoing};
 /// A request being built. Nothing happens before [`send`](Self::send); what was wrong is told there.
 #[must_use = "nothing is sent before `send`"]
 #[derive(Debug)]
-pub struct RequestBuilder {
+pub struct RequestBuilder(pub(super) Box<Outgoing>);
+
+/// On the heap, since it is handed on from call to call and into the future that sends it.
+#[derive(Debug)]
+pub(super) struct Outgoing {
     pub(super) pool: HttpPool,
     pub(super) site: &'static Location<'static>,
     pub(super) method: Method,
@@ -45,7 +49,7 @@ pub struct RequestBuilder {
 
 impl RequestBuilder {
     pub(super) fn new(pool: HttpPool, site: &'static Location<'static>, method: Method, url: &str) -> Self {
-        Self {
+        Self(Box::new(Outgoing {
             pool,
             site,
             method,
@@ -60,26 +64,27 @@ impl RequestBuilder {
             decode: true,
             redirects: 0,
             upstream: None,
-        }
+        }))
     }
 
     /// Sends it by the rules of an upstream.
-    pub(super) fn through(self, upstream: Arc<upstream::Shared>) -> Self {
-        Self { upstream: Some(upstream), ..self }
+    pub(super) fn through(mut self, upstream: Arc<upstream::Shared>) -> Self {
+        self.0.upstream = Some(upstream);
+        self
     }
 
     /// Takes over what its upstream allows; what was asked for stays when it is less. Returns the deadline of the whole.
     pub(super) fn limit(&mut self, policy: &Policy, latest: Instant) -> Instant {
-        let deadline = self.deadline.map_or(latest, |deadline| deadline.min(latest));
-        self.deadline = Some(deadline);
-        self.wait_timeout = Some(policy.wait_timeout);
-        self.head_timeout.get_or_insert(policy.head_timeout);
+        let deadline = self.0.deadline.map_or(latest, |deadline| deadline.min(latest));
+        self.0.deadline = Some(deadline);
+        self.0.wait_timeout = Some(policy.wait_timeout);
+        self.0.head_timeout.get_or_insert(policy.head_timeout);
         deadline
     }
 
     /// Whether it may be sent a second time.
     pub(super) fn may_go_again(&self) -> bool {
-        self.retry && self.may_repeat() && self.body.is_whole()
+        self.0.retry && self.may_repeat() && self.0.body.is_whole()
     }
 
     /// Adds a header. What frames the message or concerns the connection only (`Content-Length`, `Transfer-Encoding`,
@@ -92,7 +97,7 @@ impl RequestBuilder {
         let name = name.try_into().map_err(Into::into);
         match name.and_then(|name| Ok((name, value.try_into().map_err(Into::into)?))) {
             Ok((name, _)) if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) => {}
-            Ok((name, value)) => drop(self.headers.append(name, value)),
+            Ok((name, value)) => drop(self.0.headers.append(name, value)),
             Err(cause) => self.refuse("header", Arc::new(cause)),
         }
         self
@@ -100,7 +105,7 @@ impl RequestBuilder {
 
     /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = Content::Whole(body.into());
+        self.0.body = Content::Whole(body.into());
         self
     }
 
@@ -113,7 +118,7 @@ impl RequestBuilder {
         length: u64,
         body: impl Stream<Item = Result<Bytes, SourceError>> + Send + 'static,
     ) -> Self {
-        self.body = Content::streamed(length, body);
+        self.0.body = Content::streamed(length, body);
         self
     }
 
@@ -121,8 +126,8 @@ impl RequestBuilder {
     pub fn multipart(mut self, form: Form) -> Self {
         match form.finish() {
             Ok((kind, body)) => {
-                self.headers.insert(CONTENT_TYPE, kind);
-                self.body = body;
+                self.0.headers.insert(CONTENT_TYPE, kind);
+                self.0.body = body;
             }
             Err(cause) => self.refuse("body", Arc::new(cause)),
         }
@@ -133,8 +138,8 @@ impl RequestBuilder {
     pub fn json(mut self, value: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => {
-                self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                self.body = Content::Whole(body.into());
+                self.0.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                self.0.body = Content::Whole(body.into());
             }
             Err(cause) => self.refuse("body", Arc::new(cause)),
         }
@@ -145,34 +150,34 @@ impl RequestBuilder {
     /// must ([`deadline`]). Without either, only silence ends it (`HTTP_TIMEOUT_MS`), and the wait
     /// for a connection takes no longer than that.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        self.0.deadline = Some(self.0.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
         self
     }
 
     /// How long the server may take from the end of the upload to the end of the head, however steadily its bytes
     /// trickle in.
     pub fn head_timeout(mut self, head_timeout: Duration) -> Self {
-        self.head_timeout = Some(head_timeout);
+        self.0.head_timeout = Some(head_timeout);
         self
     }
 
     /// Whether the request may reach the server twice, when its method (`GET`, `PUT`, …) or an `Idempotency-Key`
     /// does not say so: a read-only POST, for instance.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.idempotent = Some(idempotent);
+        self.0.idempotent = Some(idempotent);
         self
     }
 
     /// Never sends it a second time.
     pub fn no_retry(mut self) -> Self {
-        self.retry = false;
+        self.0.retry = false;
         self
     }
 
     /// Asks for no compression, and gives out the body as it comes. Without this, the pool says what it can decode and
     /// decodes it, unless the request has an `Accept-Encoding` or a `Range` of its own.
     pub fn undecoded(mut self) -> Self {
-        self.decode = false;
+        self.0.decode = false;
         self
     }
 
@@ -180,19 +185,19 @@ impl RequestBuilder {
     /// POST into a GET, `307` and `308` send the same again, for which its body must be all there. To another scheme, host or
     /// port, no header that may hold a credential goes along, and the rules of an upstream do not apply.
     pub fn follow_redirects(mut self, limit: u32) -> Self {
-        self.redirects = limit;
+        self.0.redirects = limit;
         self
     }
 
     /// Whether it does no harm if the server sees it twice.
     fn may_repeat(&self) -> bool {
-        let by_key = || self.headers.contains_key("idempotency-key");
-        self.idempotent.unwrap_or_else(|| self.method.is_idempotent() || by_key())
+        let by_key = || self.0.headers.contains_key("idempotency-key");
+        self.0.idempotent.unwrap_or_else(|| self.0.method.is_idempotent() || by_key())
     }
 
     fn refuse(&mut self, what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync>) {
-        if self.target.is_ok() {
-            self.target = Err(HttpError::Request { what, cause });
+        if self.0.target.is_ok() {
+            self.0.target = Err(HttpError::Request { what, cause });
         }
     }
 
@@ -206,13 +211,13 @@ impl RequestBuilder {
     /// closed and its place is free.
     pub async fn send(mut self) -> Result<Response, HttpError> {
         outgoing::begin().await;
-        self.deadline = deadline::earliest(self.deadline);
-        if self.redirects > 0 { self.follow().await } else { self.once().await }
+        self.0.deadline = deadline::earliest(self.0.deadline);
+        if self.0.redirects > 0 { Box::pin(self.follow()).await } else { self.once().await }
     }
 
     /// Sends it, and follows no redirect.
     pub(super) async fn once(&mut self) -> Result<Response, HttpError> {
-        match self.upstream.clone() {
+        match self.0.upstream.clone() {
             Some(upstream) => upstream.run(self).await,
             None => self.attempt(&mut Passage::default(), 1).await,
         }

@@ -39,7 +39,11 @@ const DRAIN_TIME: Duration = Duration::from_millis(50);
 /// Dropped before its body has ended, a small rest is read in the background, else the connection is closed. Its
 /// place is free in either case.
 #[derive(Debug)]
-pub struct Response {
+pub struct Response(Box<Answer>);
+
+/// On the heap, since it is handed on through several futures, each of which would have a copy of its own.
+#[derive(Debug)]
+struct Answer {
     head: Parts,
     trailers: Option<HeaderMap>,
     at: At,
@@ -145,34 +149,35 @@ impl Response {
         let silence = lease.pool().config.timeout;
         let coming = Some(Coming { body, lease, upload, reusable });
         let decoder = if decode && says.encoding { Decoder::of(&mut head.headers) } else { None };
-        let mut response = Self { head, trailers: None, at, deadline, silence, late: None, coming, decoder };
-        response.end_if_complete();
-        Ok(response)
+        let answer = Answer { head, trailers: None, at, deadline, silence, late: None, coming, decoder };
+        let mut answer = Box::new(answer);
+        answer.end_if_complete();
+        Ok(Self(answer))
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.head.status
+        self.0.head.status
     }
 
     /// The version of HTTP that it came in.
     pub fn version(&self) -> Version {
-        self.head.version
+        self.0.head.version
     }
 
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        &self.0.head.headers
     }
 
     /// What came behind the last chunk; nothing before the body has been read to its end.
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
+        self.0.trailers.as_ref()
     }
 
     /// Where it came from, and over what kind of connection.
     pub fn at(&self) -> &At {
-        &self.at
+        &self.0.at
     }
 
     /// The next piece of the body, decoded; `None` after the last.
@@ -183,7 +188,7 @@ impl Response {
     /// # Cancel safety
     /// Nothing that came is lost.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+        std::future::poll_fn(|cx| self.0.poll_chunk(cx)).await
     }
 
     /// The whole body, decoded, if it is not longer than `limit`.
@@ -191,21 +196,21 @@ impl Response {
     /// # Errors
     /// [`HttpError::TooLarge`] as soon as that is known, and those of [`chunk`](Self::chunk).
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, HttpError> {
-        let coming = self.coming.as_ref().filter(|_| self.decoder.is_none());
+        let coming = self.0.coming.as_ref().filter(|_| self.0.decoder.is_none());
         let announced = coming.map_or(0, |coming| coming.body.size_hint().lower());
         if announced > limit as u64 {
-            return Err(self.too_large(limit));
+            return Err(self.0.too_large(limit));
         }
         let Some(first) = self.chunk().await? else { return Ok(Bytes::new()) };
         let Some(second) = self.chunk().await? else {
-            return if first.len() > limit { Err(self.too_large(limit)) } else { Ok(first) };
+            return if first.len() > limit { Err(self.0.too_large(limit)) } else { Ok(first) };
         };
         let mut all = BytesMut::with_capacity(first.len() + second.len());
         all.extend_from_slice(&first);
         let mut next = Some(second);
         while let Some(chunk) = next {
             if all.len() + chunk.len() > limit {
-                return Err(self.too_large(limit));
+                return Err(self.0.too_large(limit));
             }
             all.extend_from_slice(&chunk);
             next = self.chunk().await?;
@@ -218,18 +223,20 @@ impl Response {
     /// # Errors
     /// [`HttpError::Json`], and those of [`bytes`](Self::bytes).
     pub async fn json<T: DeserializeOwned>(self, limit: usize) -> Result<T, HttpError> {
-        let at = self.at.clone();
+        let at = self.0.at.clone();
         let body = self.bytes(limit).await?;
         serde_json::from_slice(&body).map_err(|cause| HttpError::Json { at, cause: Arc::new(cause) })
     }
 
     /// Frees the connection before the caller goes on, where dropping would do it in the background.
     pub(super) async fn discard(mut self) {
-        if let Some(small) = self.coming.take().and_then(Coming::if_small) {
+        if let Some(small) = self.0.coming.take().and_then(Coming::if_small) {
             small.drain().await;
         }
     }
+}
 
+impl Answer {
     fn too_large(&self, limit: usize) -> HttpError {
         HttpError::TooLarge { at: self.at.clone(), limit }
     }
@@ -320,7 +327,7 @@ impl Response {
     }
 }
 
-impl Drop for Response {
+impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(coming) = self.coming.take() {
             coming.abandon();
@@ -332,6 +339,6 @@ impl Stream for Response {
     type Item = Result<Bytes, HttpError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_chunk(cx).map(Result::transpose)
+        self.get_mut().0.poll_chunk(cx).map(Result::transpose)
     }
 }

@@ -15,7 +15,8 @@
 //! cannot overtake. **Cancel safety**: [`Admission::enter`] may be dropped at any point; its place in the queue, or
 //! the place it was just given, goes to the next waiter. **Resizing**: places taken away while they are in use are
 //! a debt that is paid as they come back; waiters keep their order. **Cost**: while nobody waits, one atomic
-//! operation to enter and one to leave; the lock is for everything else. **Not here**: what a place stands for.
+//! operation to enter and one to leave; the lock is for everything else. Where a [`timekeeper`](Admission::timekeeper)
+//! runs, one timer is enough for all who wait. **Not here**: what a place stands for.
 //!
 //! Not tokio's semaphore: to give a permit back it always takes its lock, and it can neither owe permits nor count
 //! its waiters.
@@ -25,15 +26,18 @@ use std::{
     mem,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 /// Why [`Admission::enter`] refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +73,10 @@ pub struct Admission {
     word: AtomicU32,
     queue: u32,
     line: Mutex<Line>,
+    /// A timekeeper runs.
+    kept: AtomicBool,
+    /// It has to look sooner than it means to, or never again.
+    sooner: Arc<Notify>,
 }
 
 /// Who waits, and what is owed. The word's flags change only under its lock.
@@ -78,10 +86,18 @@ struct Line {
     /// Places that exist no more but are still in use.
     debt: u32,
     /// By number, which is the order of arrival.
-    waiters: BTreeMap<u64, Waker>,
+    waiters: BTreeMap<u64, Waiter>,
     /// Inside, but not aware of it yet.
     served: Vec<u64>,
     last_number: u64,
+    /// When the timekeeper will look; `None` until it is told to.
+    next_look: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    waker: Waker,
+    deadline: Instant,
 }
 
 /// A place inside; dropping it gives the place to the next waiter.
@@ -117,8 +133,21 @@ impl Admission {
     /// A gate with `limit` places and room for `queue` waiters.
     pub fn new(limit: u32, queue: u32) -> Self {
         let limit = limit.min(FREE);
-        let line = Line { limit, debt: 0, waiters: BTreeMap::new(), served: Vec::new(), last_number: 0 };
-        Self { word: AtomicU32::new(limit), queue, line: Mutex::new(line) }
+        let line = Line {
+            limit,
+            debt: 0,
+            waiters: BTreeMap::new(),
+            served: Vec::new(),
+            last_number: 0,
+            next_look: None,
+        };
+        Self {
+            word: AtomicU32::new(limit),
+            queue,
+            line: Mutex::new(line),
+            kept: AtomicBool::new(false),
+            sooner: Arc::default(),
+        }
     }
 
     /// Enters, or waits until `deadline`, which the caller does since `started`. A deadline that has passed tries once.
@@ -132,11 +161,17 @@ impl Admission {
         if let Some(place) = self.try_enter()? {
             return Ok(place);
         }
-        let waiting = Waiting { gate: self, number: None };
-        match tokio::time::timeout_at(deadline, waiting).await {
-            Ok(result) => result,
-            Err(_) => Err(Refused::TimedOut { waited: started.elapsed() }),
+        let late = || Refused::TimedOut { waited: started.elapsed() };
+        if deadline <= started {
+            return Err(late());
         }
+        let waiting = Waiting { gate: self, deadline, number: None };
+        let entered = if self.kept.load(Ordering::Relaxed) {
+            waiting.await
+        } else {
+            timeout_at(deadline, waiting).await.map_err(|_| late())?
+        };
+        entered.map_err(|refused| refused.unwrap_or_else(late))
     }
 
     /// [`enter`](Self::enter) for a place that outlives the borrow.
@@ -203,7 +238,34 @@ impl Admission {
         self.word.fetch_or(CLOSED | SLOW, Ordering::Relaxed);
         let refused = mem::take(&mut line.waiters);
         drop(line);
-        refused.into_values().for_each(Waker::wake);
+        refused.into_values().for_each(|waiter| waiter.waker.wake());
+    }
+
+    /// Ends the wait of those whose deadline passes, for as long as it is polled, and until the gate is dropped:
+    /// one timer for all of them.
+    pub fn timekeeper(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        self.kept.store(true, Ordering::Relaxed);
+        let (gate, sooner) = (Arc::downgrade(self), Arc::clone(&self.sooner));
+        async move {
+            while let Some(next) = Weak::upgrade(&gate).map(|gate| gate.refuse_late(Instant::now())) {
+                match next {
+                    Some(next) => drop(timeout_at(next, sooner.notified()).await),
+                    None => sooner.notified().await,
+                }
+            }
+        }
+    }
+
+    /// Returns when to look again.
+    fn refuse_late(&self, now: Instant) -> Option<Instant> {
+        let mut line = self.line.lock();
+        let late: Vec<_> = line.waiters.extract_if(.., |_, waiter| waiter.deadline <= now).collect();
+        line.next_look = line.waiters.values().map(|waiter| waiter.deadline).min();
+        self.settle(&line);
+        let next = line.next_look;
+        drop(line);
+        late.into_iter().for_each(|(_, waiter)| waiter.waker.wake());
+        next
     }
 
     /// Places that exist.
@@ -227,9 +289,9 @@ impl Admission {
         let mut next = None;
         if line.debt > 0 {
             line.debt -= 1;
-        } else if let Some((number, waker)) = line.waiters.pop_first() {
+        } else if let Some((number, waiter)) = line.waiters.pop_first() {
             line.served.push(number);
-            next = Some(waker);
+            next = Some(waiter.waker);
         } else {
             self.word.fetch_add(1, Ordering::Release);
         }
@@ -263,45 +325,68 @@ impl Line {
     }
 }
 
-/// A caller in the queue; in it from the first poll on.
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.sooner.notify_one();
+    }
+}
+
+/// A caller in the queue; in it from the first poll on. Ends with an error of `None` when it is late.
 struct Waiting<'a> {
     gate: &'a Admission,
+    deadline: Instant,
     number: Option<u64>,
 }
 
+impl<'a> Waiting<'a> {
+    /// Enters the gate or else its queue.
+    fn join(&mut self, line: &mut Line, waker: &Waker) -> Poll<Result<Place<'a>, Refused>> {
+        let gate = self.gate;
+        // From here on whoever leaves takes the lock, so what is not free now is not freed unseen.
+        gate.word.fetch_or(SLOW, Ordering::Relaxed);
+        if let Some(entered) = gate.try_enter().transpose() {
+            return Poll::Ready(entered);
+        }
+        if line.waiting() >= gate.queue {
+            return Poll::Ready(Err(Refused::QueueFull { waiting: line.waiting() }));
+        }
+        line.last_number += 1;
+        self.number = Some(line.last_number);
+        let waiter = Waiter { waker: waker.clone(), deadline: self.deadline };
+        line.waiters.insert(line.last_number, waiter);
+        if line.next_look.is_none_or(|next| self.deadline < next) && gate.kept.load(Ordering::Relaxed) {
+            line.next_look = Some(self.deadline);
+            gate.sooner.notify_one();
+        }
+        Poll::Pending
+    }
+}
+
 impl<'a> Future for Waiting<'a> {
-    type Output = Result<Place<'a>, Refused>;
+    type Output = Result<Place<'a>, Option<Refused>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let gate = self.gate;
         let mut line = gate.line.lock();
         let Some(number) = self.number else {
-            // From here on whoever leaves takes the lock, so what is not free now is not freed unseen.
-            gate.word.fetch_or(SLOW, Ordering::Relaxed);
-            let refused = match gate.try_enter() {
-                Ok(None) if line.waiting() < gate.queue => None,
-                Ok(None) => Some(Err(Refused::QueueFull { waiting: line.waiting() })),
-                Ok(Some(place)) => Some(Ok(place)),
-                Err(refused) => Some(Err(refused)),
-            };
-            if refused.is_none() {
-                line.last_number += 1;
-                self.number = Some(line.last_number);
-                let number = line.last_number;
-                line.waiters.insert(number, cx.waker().clone());
-            }
+            let joined = self.join(&mut line, cx.waker());
             gate.settle(&line);
-            return refused.map_or(Poll::Pending, Poll::Ready);
+            return joined.map_err(Some);
         };
-        if let Some(waker) = line.waiters.get_mut(&number) {
-            let before = mem::replace(waker, cx.waker().clone());
+        if let Some(waiter) = line.waiters.get_mut(&number) {
+            let before = mem::replace(&mut waiter.waker, cx.waker().clone());
             // Not under the lock: it may be the last that keeps a task.
             drop(line);
             drop(before);
             return Poll::Pending;
         }
         self.number = None;
-        Poll::Ready(if line.take_served(number) { Ok(Place(gate)) } else { Err(Refused::Closed) })
+        let closed = gate.word.load(Ordering::Relaxed) & CLOSED != 0;
+        Poll::Ready(if line.take_served(number) {
+            Ok(Place(gate))
+        } else {
+            Err(closed.then_some(Refused::Closed))
+        })
     }
 }
 

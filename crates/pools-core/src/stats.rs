@@ -218,25 +218,31 @@ struct Durations {
     sum_nanos: u64,
 }
 
+impl Durations {
+    fn add(&mut self, duration: Duration) {
+        let (nanos, index) = bucket(duration);
+        self.buckets[index] += 1;
+        self.sum_nanos = self.sum_nanos.saturating_add(nanos);
+    }
+}
+
 /// What a pool counts under a lock that it holds anyway, where an atomic operation per number would be wasted.
 /// [`Recorder::totals_with`] adds it to the rest.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    at_once: u64,
+pub struct Tally {
+    wait: Durations,
     usage: Durations,
 }
 
 impl Tally {
-    /// An acquire ended well and did not wait.
-    pub(crate) fn acquired_at_once(&mut self) {
-        self.at_once += 1;
+    /// An acquire ended well, after it had `waited` so long.
+    pub fn acquired(&mut self, waited: Duration) {
+        self.wait.add(waited);
     }
 
     /// A lease was out for so long.
-    pub(crate) fn used(&mut self, duration: Duration) {
-        let (nanos, index) = bucket(duration);
-        self.usage.buckets[index] += 1;
-        self.usage.sum_nanos = self.usage.sum_nanos.saturating_add(nanos);
+    pub fn used(&mut self, duration: Duration) {
+        self.usage.add(duration);
     }
 }
 
@@ -293,18 +299,18 @@ impl Recorder {
     }
 
     /// Everything counted so far, here and there.
-    pub(crate) fn totals_with(&self, tally: &Tally) -> Totals {
-        let at_once = |outcome| if outcome == Outcome::Ok { tally.at_once } else { 0 };
+    pub fn totals_with(&self, tally: &Tally) -> Totals {
+        let ok: u64 = tally.wait.buckets.iter().sum();
         let acquires = self.acquires.counts();
-        let acquires = acquires.map(|(outcome, count)| (outcome.as_str(), count + at_once(outcome)));
-        let mut not_waited = Durations::default();
-        not_waited.buckets[0] = tally.at_once;
+        let acquires = acquires.map(|(outcome, count)| {
+            (outcome.as_str(), if outcome == Outcome::Ok { count + ok } else { count })
+        });
         Totals {
             opened: self.opened.load(Ordering::Relaxed),
             open_failures: self.open_failures.load(Ordering::Relaxed),
             closed: self.closed.counts().map(|(reason, count)| (reason.as_str(), count)).collect(),
             acquires: acquires.collect(),
-            wait: self.wait.snapshot_with(&not_waited),
+            wait: self.wait.snapshot_with(&tally.wait),
             open: self.open.snapshot(),
             usage: self.usage.snapshot_with(&tally.usage),
         }

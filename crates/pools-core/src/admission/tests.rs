@@ -166,3 +166,28 @@ async fn whoever_gives_up_at_whatever_point_takes_no_place_along() {
     let all: Vec<_> = std::iter::from_fn(|| gate.try_enter().unwrap()).collect();
     assert_eq!((all.len(), gate.inside(), gate.waiting()), (5, 5, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timekeeper_ends_each_wait_in_time_whatever_the_order_of_the_deadlines() {
+    let gate = Arc::new(Admission::new(1, 10));
+    let keeper = tokio::spawn(gate.timekeeper());
+    let inside = soon(&gate).await.unwrap();
+    let wait = async |milliseconds: u64| {
+        let started = Instant::now();
+        let refused = gate.enter(started, started + Duration::from_millis(milliseconds)).await.unwrap_err();
+        (refused, started.elapsed().as_millis())
+    };
+    for _ in 0..2 {
+        let waited = tokio::join!(wait(500), wait(30), wait(100), wait(1_000), wait(0));
+        for ((refused, took), expected) in
+            [(waited.0, 500), (waited.1, 30), (waited.2, 100), (waited.3, 1_000), (waited.4, 0)]
+        {
+            // Tokio's timers are precise to a millisecond.
+            assert!(matches!(refused, Refused::TimedOut { .. }) && (expected..=expected + 2).contains(&took));
+        }
+    }
+    drop(inside);
+    drop(soon(&gate).await.expect("nobody waits any more"));
+    drop(gate);
+    keeper.await.expect("its gate is gone");
+}

@@ -16,7 +16,7 @@
 //! **Cancel safety**: a caller that goes away during the check gives the connection back, where it is cleaned; for
 //! one that goes away during the opening see `opening.rs`.
 
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{ops::Deref, panic::Location, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -71,6 +71,23 @@ impl Shared {
         }
     }
 
+    async fn wait(self: Arc<Self>, started: Instant, site: &Location<'_>) -> Result<Inside, PgError> {
+        let latest = started + self.config.timeout;
+        let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+        let attempt = Attempt::of(&*self, started, site);
+        let refused = match self.gate.enter(started, latest).await.map(admission::Place::keep) {
+            Ok(()) => {
+                attempt.goes_on();
+                return Ok(Inside::taken(self));
+            }
+            Err(Refused::QueueFull { waiting }) => PgError::QueueFull { waiting },
+            Err(Refused::TimedOut { waited }) if self.state.lock().is_paused() => PgError::Paused { waited },
+            Err(Refused::TimedOut { .. }) => self.exhausted(started),
+            Err(Refused::Closed) => PgError::Closed,
+        };
+        attempt.ended(Err(refused), Instant::now())
+    }
+
     fn tell_if_slow(&self, waited: Duration, site: &Location<'_>, error: Option<&PgError>) {
         let threshold = self.config.slow_acquire;
         if threshold.is_zero() || waited < threshold {
@@ -81,21 +98,6 @@ impl Shared {
         tracing::warn!(
             pool = "postgres", site = %site, ?waited, waiting = self.gate.waiting(), longest, error, "slow acquire"
         );
-    }
-
-    async fn wait(self: Arc<Self>, started: Instant) -> Result<Inside, PgError> {
-        let latest = started + self.config.timeout;
-        let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
-        let entered = self.gate.enter(started, latest).await.map(admission::Place::keep);
-        match entered {
-            Ok(()) => Ok(Inside::taken(self)),
-            Err(Refused::QueueFull { waiting }) => Err(PgError::QueueFull { waiting }),
-            Err(Refused::TimedOut { waited }) if self.state.lock().is_paused() => {
-                Err(PgError::Paused { waited })
-            }
-            Err(Refused::TimedOut { .. }) => Err(self.exhausted(started)),
-            Err(Refused::Closed) => Err(PgError::Closed),
-        }
     }
 
     pub(super) fn exhausted(&self, since: Instant) -> PgError {
@@ -120,48 +122,60 @@ impl Shared {
     }
 }
 
-/// Goes as far as is possible without waiting. Counts an acquire that ends here.
+/// Goes as far as is possible without waiting.
 fn begin(pool: Arc<Shared>, now: Instant, errand: Errand) -> Step {
     let Ok(Some(place)) = pool.gate.try_enter() else { return Step::Outside(pool) };
     place.keep();
-    let inside = Inside::taken(pool);
+    enter(Inside::taken(pool), now, errand, Some(Duration::ZERO))
+}
+
+/// The same, once inside. An acquire that ends here is counted, as one that has `waited` so long.
+fn enter(inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>) -> Step {
     // Not ready when bb8 makes a slot first, which takes it one hop.
     match inside.pool().slots.get_owned().now_or_never() {
-        Some(Ok(slot)) => look(slot, inside, now, errand, true),
+        Some(Ok(slot)) => look(slot, inside, now, errand, waited),
         _ => Step::Inside(inside),
     }
 }
 
 async fn acquire_from(
-    step: Step,
+    mut step: Step,
     started: Instant,
     site: &'static Location<'static>,
     errand: Errand,
 ) -> Result<Lease, PgError> {
-    let pool = Arc::clone(step.pool());
-    let attempt = Attempt { pool, started, outcome: Outcome::Cancelled, waited: None };
-    attempt.ended(finish(step, started, errand).await, site)
+    let mut now = started;
+    if let Step::Outside(pool) = step {
+        let inside = pool.wait(started, site).await?;
+        now = Instant::now();
+        let waited = now.saturating_duration_since(started);
+        step = enter(inside, now, errand, Some(waited));
+        if let Step::Fit(parts) = step {
+            parts.home.pool().tell_if_slow(waited, site, None);
+            return Ok(Lease::new(Held::new(parts, now)));
+        }
+    }
+    let attempt = Attempt::of(Arc::clone(step.pool()), started, site);
+    let result = finish(step, now, errand).boxed().await;
+    let ended = result.as_ref().map_or_else(|_| Instant::now(), |(_, since)| *since);
+    attempt.ended(result, ended).map(|(parts, since)| Lease::new(Held::new(parts, since)))
 }
 
 /// Finds a fit connection, or opens one; and since when it is out.
 pub(super) async fn checkout(inside: Inside, errand: Errand) -> Result<(Parts, Instant), PgError> {
-    finish(Step::Inside(inside), Instant::now(), errand).await
+    let now = Instant::now();
+    finish(enter(inside, now, errand, None), now, errand).await
 }
 
-async fn finish(mut step: Step, started: Instant, errand: Errand) -> Result<(Parts, Instant), PgError> {
-    let mut now = started;
+async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Parts, Instant), PgError> {
     loop {
         step = match step {
-            Step::Outside(pool) => {
-                let inside = pool.wait(started).await?;
-                now = Instant::now();
-                Step::Inside(inside)
-            }
+            Step::Outside(pool) => return Err(pool.exhausted(now)),
             Step::Inside(inside) => {
                 // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places.
                 let slot = inside.pool().slots.get_owned().await;
-                let slot = slot.map_err(|_| inside.pool().exhausted(started))?;
-                look(slot, inside, now, errand, false)
+                let slot = slot.map_err(|_| inside.pool().exhausted(now))?;
+                look(slot, inside, now, errand, None)
             }
             Step::Due(parts) => {
                 let checked = check(parts, now).await;
@@ -177,8 +191,8 @@ async fn finish(mut step: Step, started: Instant, errand: Errand) -> Result<(Par
     }
 }
 
-/// What there is in a slot. `at_once` counts an acquire that has its connection by this.
-fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, at_once: bool) -> Step {
+/// What there is in a slot. If that is fit for use, and the acquire to be counted here, it has `waited` so long.
+fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>) -> Step {
     let pool = inside.pool();
     let Some(conn) = slot.conn.take() else {
         // Left by a caller that went away while bb8 made it? Behind it there is something better.
@@ -187,7 +201,8 @@ fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, at_on
     };
     let (expired, due) = (now >= conn.expires, pool.is_due(now.saturating_duration_since(conn.used)));
     let holder = errand.site.map(|site| Record::new(site, now));
-    let checked_out = pool.state.lock().check_out(conn.id, conn.epoch, holder, at_once && !expired && !due);
+    let waited = waited.filter(|_| !expired && !due);
+    let checked_out = pool.state.lock().check_out(conn.id, conn.epoch, holder, waited);
     let reason = match checked_out {
         CheckOut::NotIdle if conn.is_dead() => {
             pool.forget(conn, CloseReason::Peer);
@@ -234,38 +249,44 @@ impl Step {
     }
 }
 
-/// Counts an acquire once, as cancelled when its future is dropped.
-struct Attempt {
-    pool: Arc<Shared>,
+/// Counts an acquire that took more than a wait in the queue, or did not end well; as cancelled when it is dropped.
+struct Attempt<'a, P: Deref<Target = Shared>> {
+    pool: P,
     started: Instant,
-    outcome: Outcome,
-    /// `None` until it ended.
-    waited: Option<Duration>,
+    site: &'a Location<'a>,
+    counted: bool,
 }
 
-impl Attempt {
-    fn ended(
-        mut self,
-        result: Result<(Parts, Instant), PgError>,
-        site: &Location<'_>,
-    ) -> Result<Lease, PgError> {
-        let ended = result.as_ref().map_or_else(|_| Instant::now(), |(_, since)| *since);
-        let waited = ended.saturating_duration_since(self.started);
-        self.waited = Some(waited);
-        self.outcome = match &result {
+impl<'a, P: Deref<Target = Shared>> Attempt<'a, P> {
+    fn of(pool: P, started: Instant, site: &'a Location<'a>) -> Self {
+        Self { pool, started, site, counted: false }
+    }
+
+    /// It is counted elsewhere.
+    fn goes_on(mut self) {
+        self.counted = true;
+    }
+
+    fn ended<T>(mut self, result: Result<T, PgError>, at: Instant) -> Result<T, PgError> {
+        self.counted = true;
+        let outcome = match &result {
             Ok(_) => Outcome::Ok,
             Err(PgError::Exhausted { .. }) => Outcome::Timeout,
             Err(PgError::QueueFull { .. }) => Outcome::QueueFull,
             Err(PgError::Closed) => Outcome::Refused,
             Err(_) => Outcome::OpenFailed,
         };
-        self.pool.tell_if_slow(waited, site, result.as_ref().err());
-        result.map(|(parts, since)| Lease::new(Held::new(parts, since)))
+        let waited = at.saturating_duration_since(self.started);
+        self.pool.recorder.acquired(outcome, waited);
+        self.pool.tell_if_slow(waited, self.site, result.as_ref().err());
+        result
     }
 }
 
-impl Drop for Attempt {
+impl<P: Deref<Target = Shared>> Drop for Attempt<'_, P> {
     fn drop(&mut self) {
-        self.pool.recorder.acquired(self.outcome, self.waited.unwrap_or_else(|| self.started.elapsed()));
+        if !self.counted {
+            self.pool.recorder.acquired(Outcome::Cancelled, self.started.elapsed());
+        }
     }
 }

@@ -135,7 +135,7 @@ struct Shared {
     config: PgConfig,
     manager: Manager,
     slots: bb8::Pool<Slots>,
-    gate: Admission,
+    gate: Arc<Admission>,
     opener: Arc<Opener>,
     state: Mutex<State<Arc<Link>>>,
     /// Why the last connect failed; `None` after one that succeeded.
@@ -193,7 +193,7 @@ impl PgPool {
         let shared = Arc::new(Shared {
             manager: Manager::new(target),
             slots,
-            gate: Admission::new(bounds.all(), config.queue),
+            gate: Arc::new(Admission::new(bounds.all(), config.queue)),
             opener: Arc::default(),
             state: Mutex::new(State::new(bounds)),
             connect_error: Mutex::default(),

@@ -193,13 +193,13 @@ impl<L: Clone> State<L> {
         CheckIn::Idle { surplus: self.counts.idle > self.bounds.size }
     }
 
-    /// Takes an idle connection that was opened in `epoch`. Counts an acquire that has it `at_once`.
+    /// Takes an idle connection that was opened in `epoch`. Counts an acquire that has it after it has `waited`.
     pub(super) fn check_out(
         &mut self,
         id: ConnId,
         epoch: u64,
         holder: Option<Record>,
-        at_once: bool,
+        waited: Option<Duration>,
     ) -> CheckOut {
         if self.phase(id) != Some(Phase::Idle) {
             return CheckOut::NotIdle;
@@ -208,8 +208,8 @@ impl<L: Clone> State<L> {
         if epoch < self.epoch {
             return CheckOut::Outdated;
         }
-        if at_once {
-            self.tally.acquired_at_once();
+        if let Some(waited) = waited {
+            self.tally.acquired(waited);
         }
         CheckOut::Taken
     }

@@ -41,6 +41,13 @@ pub(super) fn start(pool: &Arc<Shared>) {
             () = stopping => {}
         }
     });
+    let (timekeeper, stopping) = (pool.gate.timekeeper(), pool.tasks.stopping());
+    pool.spawn("timekeeper", async move {
+        tokio::select! {
+            () = timekeeper => {}
+            () = stopping => {}
+        }
+    });
     if pool.config.overflow_linger.is_zero() {
         return;
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::{Fault, peer, peer::Peer, runs::Runs, say};
 
 pub(super) const RAW: &str = "raw keep-alive loop";
+pub(super) const BARE: &str = "bare hyper connection, no pool";
 pub(super) const OURS: &str = "ours";
 pub(super) const UPSTREAM: &str = "ours, an upstream's policy";
 pub(super) const NO_RETRY: &str = "ours, no retry";
@@ -38,6 +39,7 @@ impl Subject {
     pub(super) const ALL: &[Self] = &[
         Self::Undici,
         Self::Rust(Kind::Raw),
+        Self::Rust(Kind::Bare),
         Self::Rust(Kind::Ours),
         Self::Rust(Kind::Legacy),
         Self::Rust(Kind::OursUpstream),
@@ -49,6 +51,7 @@ impl Subject {
     pub(super) const SOME: &[Self] = &[
         Self::Undici,
         Self::Rust(Kind::Raw),
+        Self::Rust(Kind::Bare),
         Self::Rust(Kind::Ours),
         Self::Rust(Kind::Legacy),
         Self::Rust(Kind::OursUpstream),
@@ -60,6 +63,7 @@ impl Subject {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Rust(Kind::Raw) => RAW,
+            Self::Rust(Kind::Bare) => BARE,
             Self::Rust(Kind::Ours) => OURS,
             Self::Rust(Kind::OursUpstream) => UPSTREAM,
             Self::Rust(Kind::OursNoRetry) => NO_RETRY,

@@ -3,6 +3,7 @@
 //! Its runtime has one thread, as a worker of the services has. Subjects in other languages (peers/http.mjs, peers/http.go) obey the
 //! same orders.
 
+mod bare;
 mod legacy;
 mod ours;
 mod raw;
@@ -34,6 +35,7 @@ use tokio_rustls::rustls::{
 };
 
 use self::{
+    bare::Bare,
     legacy::Legacy,
     ours::{Ours, Retry, Unpooled, Upstreamed},
     raw::Raw,
@@ -52,6 +54,7 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
     Raw,
+    Bare,
     Ours,
     OursUpstream,
     OursNoRetry,
@@ -109,6 +112,7 @@ impl Args {
         let tls = trust(&self.ca)?;
         match self.kind {
             Kind::Raw => obey(Raw::new(&url, tls)?, order).await,
+            Kind::Bare => obey(Bare::new(&url, tls)?, order).await,
             Kind::Ours => obey(Ours::new(url, tls, Retry::Stale), order).await,
             Kind::OursNoRetry => obey(Ours::new(url, tls, Retry::Never), order).await,
             Kind::OursUpstream => obey(Upstreamed::new(&url, tls)?, order).await,

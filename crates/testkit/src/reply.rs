@@ -18,6 +18,9 @@ pub enum End {
     HalfClose,
     /// Nothing more is ever sent; the connection stays open until the client closes it.
     Hang,
+    /// Nothing more is sent or read, as by a program that is stuck: the kernel's buffers fill up, nobody notices that the client
+    /// closes, and the connection stays open until the server ends.
+    Stop,
 }
 
 /// How the length of a body is told.

@@ -149,8 +149,10 @@ impl Reader {
         if end == End::HalfClose && self.socket.shutdown().await.is_err() {
             return End::Close; // The client was quicker.
         }
-        if matches!(end, End::HalfClose | End::Hang) {
-            self.discard().await;
+        match end {
+            End::HalfClose | End::Hang => self.discard().await,
+            End::Stop => std::future::pending().await,
+            End::KeepAlive | End::Close | End::Reset => {}
         }
         end
     }

@@ -110,3 +110,28 @@ async fn a_stopped_upstream_refuses_and_a_started_one_serves_again() {
 
     assert!(connect(&upstream).await.read(&mut [0]).await.is_err());
 }
+
+#[tokio::test]
+async fn a_stopped_reader_takes_nothing_more_and_keeps_the_connection() {
+    const PIECE: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+    for end in [End::Hang, End::Stop] {
+        let options = UpstreamOptions { answer_early: true, ..UpstreamOptions::default() };
+        let upstream = testkit::upstream_with(options, move |_| Reply::ok("early").then(end)).await;
+        let mut socket = connect(&upstream).await;
+        socket.write_all(b"POST / HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n").await.unwrap();
+        socket.read_exact(&mut [0; 40]).await.unwrap();
+        let mut sent = 0;
+        while let Ok(bytes) = socket.try_write(&PIECE) {
+            sent += bytes as u64;
+        }
+        if end == End::Hang {
+            until(BOUND, || upstream.received() > sent).await;
+            continue;
+        }
+        assert!(upstream.received() < 1_000 && sent > 100_000, "{} of {sent}", upstream.received());
+        drop(socket);
+        assert_eq!(upstream.open(), 1);
+        upstream.end_all(End::Close);
+        until(BOUND, || upstream.open() == 0).await;
+    }
+}

@@ -44,7 +44,8 @@ pools_core::settings! {
         pub max_in_flight: u32 = count("PINATA_UPLOAD_MAX_IN_FLIGHT", "uploads", 20, 1..=10_000);
         /// Longest time from the end of an upload to the answer's head: to store what has arrived.
         pub head_timeout: Duration = millis("PINATA_UPLOAD_HEAD_TIMEOUT_MS", 60_000, 1..=3_600_000);
-        /// Longest time for everything: 10 MiB over a slow line. The two ends have time-outs for silence of their own.
+        /// Longest time for everything: 10 MiB over a slow line of 0.3 Mbit/s. The two ends have time-outs for silence of their own. It takes
+        /// the place of `REQUEST_TIMEOUT` on the upload's route.
         pub total_timeout: Duration = millis("PINATA_UPLOAD_TOTAL_TIMEOUT_MS", 300_000, 1..=3_600_000);
     }
 }
@@ -141,12 +142,10 @@ impl PinataClient {
             ..policy.clone()
         };
         let bad = |variable| move |cause| BadUrl { variable, cause };
-        Ok(Self {
-            api: Upstream::new(pool.clone(), "pinata", api, policy).map_err(bad("PINATA_URL"))?,
-            uploads: Upstream::new(pool.clone(), "pinata_upload", uploads, upload_policy)
-                .map_err(bad(variable))?,
-            credentials,
-        })
+        let api = Upstream::new(pool.clone(), "pinata", api, policy).map_err(bad("PINATA_URL"))?;
+        // One account: Pinata counts uploads and all other calls together.
+        let uploads = api.beside("pinata_upload", uploads, upload_policy).map_err(bad(variable))?;
+        Ok(Self { api, uploads, credentials })
     }
 
     /// Begins to pin a file: what goes into the sink is sent as soon as Pinata takes it, one piece at a time.

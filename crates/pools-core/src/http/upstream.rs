@@ -86,6 +86,26 @@ impl Upstream {
         base_url: &str,
         policy: Policy,
     ) -> Result<Self, HttpError> {
+        let turns = policy.rate.map(|rate| RateGate::new(rate, policy.max_queue));
+        Self::with_turns(pool, name, base_url, policy, turns)
+    }
+
+    /// Another upstream whose calls count against the same allowance: both take turns at this one's rate, whatever the rate of
+    /// `policy` is. Both show what waits for them.
+    ///
+    /// # Errors
+    /// [`HttpError::Url`].
+    pub fn beside(&self, name: &'static str, base_url: &str, policy: Policy) -> Result<Self, HttpError> {
+        Self::with_turns(self.pool.clone(), name, base_url, policy, self.shared.turns.clone())
+    }
+
+    fn with_turns(
+        pool: HttpPool,
+        name: &'static str,
+        base_url: &str,
+        policy: Policy,
+        turns: Option<RateGate>,
+    ) -> Result<Self, HttpError> {
         let target = Target::parse(base_url)?;
         let breaker = policy.breaker.as_ref().map(|rule| Breaker::new(rule.failures, rule.pause));
         let shared = Arc::new(Shared {
@@ -93,7 +113,7 @@ impl Upstream {
             host: target.key.shared_name(),
             base: base_url.trim_end_matches('/').to_owned(),
             places: Arc::new(Admission::new(policy.max_in_flight, policy.max_queue)),
-            turns: policy.rate.map(|rate| RateGate::new(rate, policy.max_queue)),
+            turns,
             breaker: breaker.map(Mutex::new),
             budget: Mutex::new(RetryBudget::new(policy.retry_budget)),
             failed_last: AtomicBool::new(false),

@@ -101,6 +101,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         jobs,
         pools: registry,
         limits: settings.limits.limits(&COSTLY),
+        own_timeouts: vec![(ipfs::routes::UPLOAD, settings.policies.upload.total_timeout)],
         config: settings.service,
         warm_up: Box::pin(async {}),
     };

@@ -101,6 +101,7 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
         // Its callers are our own services, all of them behind one address or two (decision 0037).
         limits: None,
         config: service,
+        own_timeouts: Vec::new(),
         warm_up: Box::pin(warm_up),
     };
     serve(served, routes).await.map_err(|cause| StartError::Listen { port, cause })

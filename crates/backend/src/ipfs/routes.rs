@@ -11,10 +11,13 @@ use super::{
     service::{Document, IpfsService},
 };
 
+/// Where documents come in, as slowly as their browsers send them.
+pub const UPLOAD: &str = "/api/ipfs/upload";
+
 /// The routes of this feature.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/api/ipfs/upload").route(web::post().to(upload)))
+        .service(web::resource(UPLOAD).route(web::post().to(upload)))
         .service(web::resource("/api/ipfs/metadata/{cid}").route(web::get().to(metadata)))
         .service(web::resource("/api/ipfs/unpin/{cid}").route(web::delete().to(unpin)));
 }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::third_party::{ThirdPartyError, Verdict};
 
-/// A browser that sends nothing for so long has gone; meanwhile it would hold one of Pinata's places. Less than
-/// `REQUEST_TIMEOUT`, so that it is told why.
+/// A browser that sends nothing for so long has gone; meanwhile it would hold one of Pinata's places. Less than an upload may take,
+/// so that it is told why.
 const STALL: Duration = Duration::from_secs(15);
 
 /// A document that is about to come.

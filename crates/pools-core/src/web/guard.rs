@@ -9,8 +9,8 @@
 //! authorisation. Only the handler knows these; so one over the limit runs until it would do something outside of the process
 //! ([`outgoing`]), and its answer counts if it is one of these refusals.
 //!
-//! **Deadline**: handlers and their calls get a little less than `REQUEST_TIMEOUT`, so that one that divides its time among many parts
-//! can still answer; what is not answered at the end of it is dropped and answered 504. **Cancel**: when the client goes
+//! **Deadline**: handlers and their calls get a little less than `REQUEST_TIMEOUT`, or than their route's own time, so that one that divides
+//! its time among many parts can still answer; what is not answered at the end of it is dropped and answered 504. **Cancel**: when the client goes
 //! away, actix drops all of this, and with it every call that is under way.
 
 use std::{net::IpAddr, panic::AssertUnwindSafe, time::Duration};
@@ -49,9 +49,10 @@ pub(super) async fn answer(
         return (Some(request.into_parts().0), Problem::overloaded().response(&path));
     }
     let standing = ops.limits.as_ref().and_then(|limits| limits.hit(pattern, client, Instant::now()));
+    let limit = ops.timeout(pattern);
     let (request, mut answer) = match standing {
-        Some(standing) if standing.over => held_back(ops, standing, request, next, &path).await,
-        _ => in_time(ops.config.request_timeout, request, next, &path).await,
+        Some(standing) if standing.over => held_back(limit, standing, request, next, &path).await,
+        _ => in_time(limit, request, next, &path).await,
     };
     if let Some(standing) = standing {
         standing.tell(answer.headers_mut());
@@ -61,13 +62,13 @@ pub(super) async fn answer(
 
 /// What is wrong with the request, if something is; else that it comes too soon.
 async fn held_back(
-    ops: &Ops,
+    limit: Duration,
     standing: Standing,
     request: ServiceRequest,
     next: Next<BoxBody>,
     path: &str,
 ) -> Answered {
-    let work = in_time(ops.config.request_timeout, request, next, path);
+    let work = in_time(limit, request, next, path);
     let reached = outgoing::up_to_first_call(work).await;
     let (request, answer) = reached.map_or((None, None), |(request, answer)| (request, Some(answer)));
     let answer = answer.filter(Problem::is_told_first).unwrap_or_else(|| standing.problem().response(path));

@@ -1,6 +1,6 @@
 //! Probes and metrics.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde_json::json;
@@ -20,6 +20,15 @@ pub(super) struct Ops {
     pub(super) requests: Requests,
     pub(super) config: ServiceConfig,
     pub(super) limits: Option<Limits>,
+    pub(super) own_timeouts: Vec<(&'static str, Duration)>,
+}
+
+impl Ops {
+    /// How long a request for the route with this pattern may take.
+    pub(super) fn timeout(&self, pattern: &str) -> Duration {
+        let own = self.own_timeouts.iter().find(|(route, _)| *route == pattern);
+        own.map_or(self.config.request_timeout, |(_, timeout)| *timeout)
+    }
 }
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {

@@ -1,6 +1,6 @@
 //! The listener of a service, from bind to exit code.
 
-use std::{io, net::Ipv4Addr, sync::Arc};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer,
@@ -38,6 +38,8 @@ pub struct Service {
     pub config: Config,
     /// How often an address may ask, if that is limited.
     pub limits: Option<Limits>,
+    /// Routes, by their pattern, that have so much time instead of `REQUEST_TIMEOUT`.
+    pub own_timeouts: Vec<(&'static str, Duration)>,
     /// What has to happen before `/health/ready` says so; meanwhile the service listens and is live.
     pub warm_up: BoxFuture<'static, ()>,
 }
@@ -69,6 +71,7 @@ pub async fn serve(
         requests,
         config: service.config,
         limits: service.limits,
+        own_timeouts: service.own_timeouts,
     });
     let server = HttpServer::new(move || {
         App::new()

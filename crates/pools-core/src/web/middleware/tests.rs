@@ -28,6 +28,7 @@ struct Answer {
 struct Told {
     config: ServiceConfig,
     limits: Option<Limits>,
+    own_timeouts: Vec<(&'static str, std::time::Duration)>,
 }
 
 /// Sends one request to a small service and returns the answer and the requests still counted after it.
@@ -43,6 +44,7 @@ async fn answer_of(told: Told, request: TestRequest) -> (Answer, u32) {
         requests: Requests::new().unwrap(),
         config: told.config,
         limits: told.limits,
+        own_timeouts: told.own_timeouts,
     });
     let app = App::new()
         .wrap(from_fn(trace))
@@ -174,7 +176,7 @@ async fn one_too_many_is_told_first_what_is_wrong_with_it_and_does_nothing() {
 #[actix_web::test]
 async fn a_request_beyond_what_the_service_can_do_is_shed_and_the_operators_are_not() {
     let told =
-        || Told { config: ServiceConfig { max_requests: 0, ..ServiceConfig::default() }, limits: None };
+        || Told { config: ServiceConfig { max_requests: 0, ..ServiceConfig::default() }, ..Told::default() };
     let (answer, _) = answer_of(told(), TestRequest::get().uri("/good/7")).await;
     assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("overloaded")));
     assert_eq!(answer.headers.get("retry-after").unwrap(), "1");
@@ -193,13 +195,22 @@ async fn a_handler_that_overruns_is_cut_and_one_that_keeps_its_deadline_can_stil
 }
 
 #[actix_web::test]
+async fn a_route_with_a_time_of_its_own_is_cut_by_that_and_the_others_are_not() {
+    tokio::time::pause();
+    for (route, cut_after) in [("/sleeps", 50), ("/good/{id}", 30)] {
+        let own_timeouts = vec![(route, std::time::Duration::from_secs(50))];
+        let began = Instant::now();
+        let told = Told { own_timeouts, ..Told::default() };
+        let (answer, _) = answer_of(told, TestRequest::get().uri("/sleeps")).await;
+        assert_eq!((answer.status, began.elapsed().as_secs()), (504, cut_after), "{route}");
+    }
+}
+
+#[actix_web::test]
 async fn pages_of_the_named_origins_may_read_every_answer_and_others_none() {
     let told = |allowed: &str| {
         let cors_origins = vec![allowed.to_owned()];
-        Told {
-            config: ServiceConfig { cors_origins, ..ServiceConfig::default() },
-            limits: none_left().limits,
-        }
+        Told { config: ServiceConfig { cors_origins, ..ServiceConfig::default() }, ..none_left() }
     };
     let from =
         |origin: &'static str, path: &str| TestRequest::get().uri(path).insert_header(("origin", origin));

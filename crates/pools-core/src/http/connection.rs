@@ -11,6 +11,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -40,6 +41,10 @@ use super::{
 
 /// Longest head of an answer that is read. Servers send a few hundred bytes; browsers take up to 256 kB.
 pub(super) const MAX_HEAD: u32 = 64 * 1024;
+
+/// What the last exchange left to be done takes microseconds. A connection that needs longer is stuck with it, such as with the rest
+/// of an upload that its server does not read.
+const READY_TIME: Duration = Duration::from_secs(1);
 
 /// What requests are handed to.
 #[derive(Debug)]
@@ -94,6 +99,21 @@ pub(super) struct Conn {
 impl Conn {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.send, Send::Http2(..))
+    }
+
+    /// Whether a request can be handed over: the last exchange may be complete for its caller a moment before hyper is ready for the
+    /// next. `None` when that takes too long.
+    pub(super) async fn ready(&mut self) -> Option<hyper::Result<()>> {
+        let Send::Http1(send) = &mut self.send else { return Some(Ok(())) };
+        let mut latest = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = send.poll_ready(cx) {
+                return Poll::Ready(Some(ready));
+            }
+            let latest = *latest.get_or_insert_with(|| Instant::now() + READY_TIME);
+            self.timer.poll(cx, latest).map(|()| None)
+        })
+        .await
     }
 }
 

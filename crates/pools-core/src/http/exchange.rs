@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::http::{
-    HeaderValue, Method, Request, Response as Head, Uri, Version,
+    HeaderMap, HeaderValue, Method, Request, Response as Head, Uri, Version,
     header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, RANGE, USER_AGENT},
     uri::{Authority, Parts, Scheme},
 };
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use super::{
     connection::{Send, Timer},
-    decoding::ACCEPTED,
     error::{At, HttpError, is_stale},
     lease::{Lease, Order},
     multiplex::{self, Broken},
@@ -31,9 +30,6 @@ use super::{
     upstream::Passage,
 };
 use crate::stats::CloseReason;
-
-/// Some servers refuse requests without one.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
 
 /// How often a request is sent again that a server refuses to look at, before the caller is told.
 const MAX_REFUSALS: u32 = 3;
@@ -91,13 +87,17 @@ impl RequestBuilder {
 
     async fn exchange(&self, mut lease: Lease, target: &Target, at: At) -> Result<Response, Failed> {
         let reused = lease.reused;
-        // The last exchange may be complete for its caller a moment before hyper is ready for the next.
-        if let Send::Http1(send) = &mut lease.conn().send
-            && let Err(cause) = send.ready().await
-        {
-            lease.close(CloseReason::Peer);
-            let closed = HttpError::Truncated { at, cause: Arc::new(cause) };
-            return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
+        match lease.conn().ready().await {
+            Some(Ok(())) => {}
+            Some(Err(cause)) => {
+                lease.close(CloseReason::Peer);
+                let closed = HttpError::Truncated { at, cause: Arc::new(cause) };
+                return Err(if reused { Failed::NotSent } else { Failed::Other(closed) });
+            }
+            None => {
+                lease.close(CloseReason::Unfinished);
+                return Err(Failed::NotSent);
+            }
         }
         let upload = match lease.conn().is_shared() {
             true => Progress::shared(&self.0.body),
@@ -155,14 +155,12 @@ impl RequestBuilder {
             Some(_) => whole_uri(target, Scheme::HTTP, None),
         };
         let headers = message.headers_mut();
+        *headers = HeaderMap::clone(&target.headers);
         if let Some(credentials) = forward.and_then(|forward| forward.authorization.clone()) {
             headers.insert(PROXY_AUTHORIZATION, credentials);
         }
-        headers.reserve(self.0.headers.len() + 4);
-        headers.insert(HOST, target.host_header.clone());
-        headers.insert(USER_AGENT, AGENT);
-        if self.decodes() {
-            headers.insert(ACCEPT_ENCODING, ACCEPTED);
+        if !self.decodes() {
+            headers.remove(ACCEPT_ENCODING);
         }
         if self.0.body.is_nothing() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.0.method) {
             // hyper leaves it out, and some servers answer 411 then.

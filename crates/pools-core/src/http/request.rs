@@ -1,6 +1,6 @@
 //! Building a request.
 
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method,
@@ -29,7 +29,6 @@ use crate::resilience::{deadline, outgoing};
 pub struct RequestBuilder(pub(super) Box<Outgoing>);
 
 /// On the heap, since it is handed on from call to call and into the future that sends it.
-#[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) pool: HttpPool,
     pub(super) site: &'static Location<'static>,
@@ -45,6 +44,16 @@ pub(super) struct Outgoing {
     pub(super) decode: bool,
     pub(super) redirects: u32,
     pub(super) upstream: Option<Arc<upstream::Shared>>,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold keys.
+        f.debug_struct("Outgoing")
+            .field("method", &self.method)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RequestBuilder {

@@ -62,6 +62,8 @@ pub(super) struct State<C, W> {
     phase: Phase,
     hosts: Slab<Host<C, W>>,
     names: HashMap<Key, usize>,
+    /// The host that was asked for last.
+    recent: usize,
     slots: Slab<Slot>,
     /// Connections told to close that still hold their place.
     closing: u32,
@@ -84,6 +86,7 @@ impl<C: Pooled, W> State<C, W> {
             phase: Phase::Open,
             hosts: Slab::new(),
             names: HashMap::new(),
+            recent: 0,
             slots: Slab::new(),
             closing: 0,
             hungry: BTreeSet::new(),

@@ -6,10 +6,14 @@
 
 use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
-use ::http::{HeaderValue, Uri, uri::PathAndQuery};
+use ::http::{
+    HeaderMap, HeaderValue, Uri,
+    header::{ACCEPT_ENCODING, HOST, USER_AGENT},
+    uri::PathAndQuery,
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::error::HttpError;
+use super::{decoding::ACCEPTED, error::HttpError};
 use crate::redact::printed_url;
 
 /// Marks the name of a unix socket; no host has a slash in it.
@@ -20,6 +24,9 @@ const SOCKET_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remov
 const MAX_URL: usize = 65_534;
 /// What the kernel's `sockaddr_un` holds, without the final zero.
 const MAX_UNIX_PATH: usize = 107;
+
+/// Some servers refuse requests without one.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("pools-core/", env!("CARGO_PKG_VERSION")));
 
 /// Most processes ask fewer hosts than this at a time.
 const MAX_RECENT: usize = 8;
@@ -33,7 +40,7 @@ thread_local! {
 struct Origin {
     url: Box<str>,
     key: Key,
-    host_header: HeaderValue,
+    headers: Arc<HeaderMap>,
 }
 
 /// Scheme, host and port: connections of one key are interchangeable.
@@ -82,11 +89,19 @@ impl fmt::Display for Key {
 }
 
 /// A URL taken apart.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) key: Key,
-    pub(super) host_header: HeaderValue,
+    /// What every request there says of itself, unless it says otherwise. Put together once, since that costs more than a copy.
+    pub(super) headers: Arc<HeaderMap>,
     pub(super) path: PathAndQuery,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Path and query may hold keys.
+        f.debug_struct("Target").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl Target {
@@ -111,17 +126,17 @@ impl Target {
                 _ if url.len() > MAX_URL => return None,
                 path => path.parse().ok()?,
             };
-            Some(Self { key: origin.key.clone(), host_header: origin.host_header.clone(), path })
+            Some(Self { key: origin.key.clone(), headers: Arc::clone(&origin.headers), path })
         })
     }
 
     fn remember_origin(&self, url: &str) {
         let Some(host) = url.find("://").map(|at| at + "://".len()) else { return };
         let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
-        let (key, host_header) = (self.key.clone(), self.host_header.clone());
+        let (key, headers) = (self.key.clone(), Arc::clone(&self.headers));
         RECENT.with_borrow_mut(|recent| {
             recent.truncate(MAX_RECENT - 1);
-            recent.insert(0, Origin { url: url[..end].into(), key, host_header });
+            recent.insert(0, Origin { url: url[..end].into(), key, headers });
         });
     }
 
@@ -152,9 +167,9 @@ impl Target {
         }
         let name: Arc<str> = format!("{host}:{port}").into();
         let shown = if port == default_port { &host } else { &*name };
-        let host_header = HeaderValue::from_str(shown).map_err(|_| bad("with a bad host"))?;
+        let headers = headers(HeaderValue::from_str(shown).map_err(|_| bad("with a bad host"))?);
         let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { key: Key { tls, name }, host_header, path })
+        Ok(Self { key: Key { tls, name }, headers, path })
     }
 
     /// The URL again, with its port.
@@ -179,8 +194,13 @@ impl Target {
         let path = if path.is_empty() { Ok(PathAndQuery::from_static("/")) } else { path.parse() };
         let path = path.map_err(|_| "with a bad path")?;
         let name: Arc<str> = format!("unix:{socket}").into();
-        Ok(Self { key: Key { tls: false, name }, host_header: HeaderValue::from_static("localhost"), path })
+        let headers = headers(HeaderValue::from_static("localhost"));
+        Ok(Self { key: Key { tls: false, name }, headers, path })
     }
+}
+
+fn headers(host: HeaderValue) -> Arc<HeaderMap> {
+    Arc::new(HeaderMap::from_iter([(HOST, host), (USER_AGENT, AGENT), (ACCEPT_ENCODING, ACCEPTED)]))
 }
 
 #[cfg(test)]
@@ -193,8 +213,8 @@ mod tests {
         assert_eq!(key("http://Example.com/a"), key("http://example.com:80/b?c"));
         assert_ne!(key("http://example.com:443"), key("https://example.com"));
         assert_eq!((key("http://[::1]:81/").host(), key("http://[::1]:81/").port()), ("::1", 81));
-        assert_eq!(Target::parse("https://example.com:8443/x").unwrap().host_header, "example.com:8443");
-        assert_eq!(Target::parse("https://example.com:443/x").unwrap().host_header, "example.com");
+        assert_eq!(Target::parse("https://example.com:8443/x").unwrap().headers[HOST], "example.com:8443");
+        assert_eq!(Target::parse("https://example.com:443/x").unwrap().headers[HOST], "example.com");
     }
 
     #[test]
@@ -205,7 +225,7 @@ mod tests {
                 let url = format!("{origin}{path}");
                 let parsed = |target: Result<Target, HttpError>| {
                     target
-                        .map(|target| (target.key, target.host_header, target.path))
+                        .map(|target| (target.key, target.headers, target.path))
                         .map_err(|bad| bad.to_string())
                 };
                 let expected = parsed(Target::take_apart(&url));
@@ -225,7 +245,7 @@ mod tests {
         assert_eq!(target.key.unix_path(), Some(Path::new("/run/a b.sock")));
         assert_eq!((target.key.name(), target.path.as_str()), ("unix:/run/a b.sock", "/x?y=1"));
         let target = Target::parse("http+unix://%2Frun%2Fa.sock").unwrap();
-        assert_eq!((target.path.as_str(), target.host_header.as_bytes()), ("/", &b"localhost"[..]));
+        assert_eq!((target.path.as_str(), target.headers[HOST].as_bytes()), ("/", &b"localhost"[..]));
         assert_eq!(Target::parse("http://unix:80/").unwrap().key.unix_path(), None);
         let long = format!("http+unix://%2F{}/", "x".repeat(MAX_UNIX_PATH));
         for bad in

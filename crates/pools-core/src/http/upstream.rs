@@ -209,7 +209,7 @@ impl Shared {
             let pause = asked.unwrap_or_else(|| pauses.fail());
             let now = Instant::now();
             let in_time = deadline.checked_duration_since(now).is_some_and(|left| pause < left);
-            if !in_time || self.is_open(now + pause) {
+            if !in_time || self.open_until(now + pause).is_some() {
                 return result;
             }
             if !self.budget.lock().retry(now) {
@@ -231,7 +231,9 @@ impl Shared {
         deadline: Instant,
     ) -> Result<Response, HttpError> {
         // Before the waits, which would be for nothing; and after them, since it may have opened meanwhile.
-        self.check(Instant::now())?;
+        if let Some(until) = self.open_until(Instant::now()) {
+            return Err(self.keep_back(until));
+        }
         let mut passage = Passage { turn: self.turn(deadline).await?, place: None };
         passage.place = Some(Arc::new(self.place(deadline).await?));
         let pass = self.pass()?;
@@ -268,21 +270,16 @@ impl Shared {
         })
     }
 
-    fn is_open(&self, at: Instant) -> bool {
-        self.check(at).is_err()
-    }
-
-    fn check(&self, now: Instant) -> Result<(), HttpError> {
-        let state = self.breaker.as_ref().map(|breaker| breaker.lock().state());
-        match state {
-            Some(BreakerState::Open { until } | BreakerState::HalfOpen { until }) if now < until => {
-                Err(self.kept_back(until))
-            }
-            _ => Ok(()),
+    /// Until when the breaker lets nobody through, if it does not at that time.
+    fn open_until(&self, at: Instant) -> Option<Instant> {
+        match self.breaker.as_ref()?.lock().state() {
+            BreakerState::Open { until } | BreakerState::HalfOpen { until } if at < until => Some(until),
+            _ => None,
         }
     }
 
-    fn kept_back(&self, until: Instant) -> HttpError {
+    fn keep_back(&self, until: Instant) -> HttpError {
+        self.counts.kept_back.fetch_add(1, Relaxed);
         HttpError::BreakerOpen { upstream: self.name, host: Arc::clone(&self.host), until }
     }
 
@@ -293,8 +290,7 @@ impl Shared {
         };
         let mut breaker = breaker.lock();
         if let Err(wait) = breaker.pass(now) {
-            self.counts.kept_back.fetch_add(1, Relaxed);
-            return Err(self.kept_back(now + wait));
+            return Err(self.keep_back(now + wait));
         }
         Ok(Pass { upstream: self, epoch: breaker.epoch(), judged: false })
     }

@@ -71,6 +71,8 @@ async fn http_40_the_breaker_opens_lets_one_request_try_and_closes_again() {
     assert!(server.requests() <= 5 + 20, "{} requests", server.requests());
     let kept_back = answers.iter().filter(|answer| answer.is_err()).count();
     assert!(kept_back >= 170, "{kept_back}");
+    let counted = sample(&http, "pools_http_breaker_refused_total");
+    assert_eq!(counted, f64::from(u32::try_from(kept_back).unwrap()));
     let error = answers.into_iter().find_map(Result::err).unwrap();
     let HttpError::BreakerOpen { upstream: "peer", until, .. } = &error else { panic!("{error:?}") };
     assert!(error.is_open_breaker() && error.retry_after().unwrap() <= pause);

@@ -264,7 +264,12 @@ impl<C: Pooled, W> State<C, W> {
     }
 
     pub(super) fn host(&mut self, key: &Key) -> usize {
+        // Most processes ask one host most of the time, and to compare a name costs less than its hash.
+        if self.hosts.get(self.recent).is_some_and(|host| host.key == *key) {
+            return self.recent;
+        }
         if let Some(id) = self.names.get(key) {
+            self.recent = *id;
             return *id;
         }
         let id = self.hosts.insert(Host::new(key.clone(), self.limits.negotiates));

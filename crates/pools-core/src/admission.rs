@@ -23,8 +23,9 @@
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -36,7 +37,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 /// Why [`Admission::enter`] refused.
@@ -165,13 +166,20 @@ impl Admission {
         if deadline <= started {
             return Err(late());
         }
-        let waiting = Waiting { gate: self, deadline, number: None };
-        let entered = if self.kept.load(Ordering::Relaxed) {
-            waiting.await
-        } else {
-            timeout_at(deadline, waiting).await.map_err(|_| late())?
-        };
-        entered.map_err(|refused| refused.unwrap_or_else(late))
+        let mut waiting = Waiting { gate: self, deadline, number: None };
+        let mut timer = pin!(None);
+        let entered = poll_fn(|cx| {
+            let entered = Pin::new(&mut waiting).poll(cx);
+            if entered.is_ready() || self.kept.load(Ordering::Relaxed) {
+                return entered;
+            }
+            // Nobody else keeps the time, or no longer: then the timekeeper's end has woken us.
+            if timer.is_none() {
+                timer.set(Some(sleep_until(deadline)));
+            }
+            timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx)).map(|()| Err(None))
+        });
+        entered.await.map_err(|refused| refused.unwrap_or_else(late))
     }
 
     /// [`enter`](Self::enter) for a place that outlives the borrow.
@@ -242,18 +250,27 @@ impl Admission {
     }
 
     /// Ends the wait of those whose deadline passes, for as long as it is polled, and until the gate is dropped:
-    /// one timer for all of them.
+    /// one timer for all of them. Dropped earlier, each has its own again.
     pub fn timekeeper(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         self.kept.store(true, Ordering::Relaxed);
-        let (gate, sooner) = (Arc::downgrade(self), Arc::clone(&self.sooner));
+        let (keeping, sooner) = (Keeping(Arc::downgrade(self)), Arc::clone(&self.sooner));
         async move {
-            while let Some(next) = Weak::upgrade(&gate).map(|gate| gate.refuse_late(Instant::now())) {
+            while let Some(next) = keeping.0.upgrade().map(|gate| gate.refuse_late(Instant::now())) {
                 match next {
                     Some(next) => drop(timeout_at(next, sooner.notified()).await),
                     None => sooner.notified().await,
                 }
             }
         }
+    }
+
+    /// Under the lock, so that a waiter either sees it when it comes, or is woken.
+    fn keep_no_longer(&self) {
+        let line = self.line.lock();
+        self.kept.store(false, Ordering::Relaxed);
+        let wakers: Vec<_> = line.waiters.values().map(|waiter| waiter.waker.clone()).collect();
+        drop(line);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Returns when to look again.
@@ -322,6 +339,15 @@ impl Line {
     fn take_served(&mut self, number: u64) -> bool {
         let found = self.served.iter().position(|served| *served == number);
         found.map(|index| self.served.swap_remove(index)).is_some()
+    }
+}
+
+/// A timekeeper; its end is told to those who rely on it.
+struct Keeping(Weak<Admission>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.upgrade().inspect(|gate| gate.keep_no_longer());
     }
 }
 

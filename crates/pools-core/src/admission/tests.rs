@@ -128,8 +128,16 @@ async fn closing_refuses_waiters_and_newcomers() {
 /// nobody is left in the queue, and never were more inside than there were places at most.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_gives_up_at_whatever_point_takes_no_place_along() {
+    for keepers in [0, 1, 200] {
+        everything_at_once(keepers).await;
+    }
+}
+
+/// With so many timekeepers, one after the other: what one leaves behind, each waiter does for itself.
+async fn everything_at_once(keepers: u32) {
     const MOST: u32 = 6;
     let gate = Arc::new(Admission::new(4, 1_000));
+    let mut keeper = None;
     let inside = Arc::new(AtomicU32::new(0));
     let users: Vec<_> = (0..32)
         .map(|user| {
@@ -138,11 +146,15 @@ async fn whoever_gives_up_at_whatever_point_takes_no_place_along() {
                 let mut served = 0;
                 for round in 0..300_u64 {
                     let now = Instant::now();
-                    let entering = gate.enter(now, now + Duration::from_secs(30));
                     let patience = Duration::from_micros((user + round) % 5 * 20);
-                    let entered = match user % 2 {
-                        0 => entering.await.ok(),
-                        _ => tokio::time::timeout(patience, entering).await.ok().and_then(Result::ok),
+                    let entered = match user % 4 {
+                        0 | 2 => gate.enter(now, now + Duration::from_secs(30)).await.ok(),
+                        // Refused at its own deadline, or dropped.
+                        1 => gate.enter(now, now + patience * 20).await.ok(),
+                        _ => {
+                            let entering = gate.enter(now, now + Duration::from_secs(30));
+                            tokio::time::timeout(patience, entering).await.ok().and_then(Result::ok)
+                        }
                     };
                     let Some(place) = entered else { continue };
                     assert!(inside.fetch_add(1, Ordering::SeqCst) < MOST, "more inside than places");
@@ -157,6 +169,10 @@ async fn whoever_gives_up_at_whatever_point_takes_no_place_along() {
         .collect();
     for round in 0..500_u32 {
         gate.resize(1 + round % MOST);
+        if round < keepers {
+            let new = tokio::spawn(gate.timekeeper());
+            keeper.replace(new).inspect(tokio::task::JoinHandle::abort);
+        }
         tokio::task::yield_now().await;
     }
     gate.resize(5);
@@ -190,4 +206,23 @@ async fn a_timekeeper_ends_each_wait_in_time_whatever_the_order_of_the_deadlines
     drop(soon(&gate).await.expect("nobody waits any more"));
     drop(gate);
     keeper.await.expect("its gate is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_timekeeper_dies_everybody_keeps_the_time_alone() {
+    let gate = Arc::new(Admission::new(1, 10));
+    let keeper = tokio::spawn(gate.timekeeper());
+    let inside = soon(&gate).await.unwrap();
+    let started = Instant::now();
+    let (refused, ()) = tokio::join!(soon(&gate), async {
+        testkit::until(Duration::from_secs(1), || gate.waiting() == 1).await;
+        keeper.abort();
+    });
+    assert!(matches!(refused, Err(Refused::TimedOut { .. })));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // And so does who comes later.
+    let late = tokio::time::timeout(Duration::from_secs(10), soon(&gate)).await;
+    assert!(late.expect("it waits without a limit").is_err());
+    drop(inside);
+    assert_eq!((gate.inside(), gate.waiting()), (0, 0));
 }

@@ -18,4 +18,5 @@ pub mod pools;
 pub mod settings;
 pub mod startup;
 pub mod third_party;
+pub mod unanswered;
 pub mod wallet;

@@ -1,6 +1,6 @@
 //! The only wiring: settings → pools → clients → services → routes.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use actix_web::web;
 use pools_core::{
@@ -34,7 +34,7 @@ use crate::{
     matching::{self, client::BookClient, service::MatchingService},
     ml::{self, client::MlClient, monitor::MlMonitor},
     pools::{self, Pools},
-    settings::Settings,
+    settings::{Policies, Settings},
     wallet::{
         self,
         client::NodeClient,
@@ -92,6 +92,7 @@ const COSTLY: [&str; 3] = ["/api/ml", "/api/ipfs", "/api/liquidation"];
 pub async fn run(settings: Settings) -> Result<u8, RunError> {
     telemetry::init(&settings.service.log_level, QUIET)?;
     announce("🚀", format_args!("Initializing connection pools..."));
+    warn_of_uncounted_silence(&settings);
     let jobs = Tasks::new();
     let (features, registry) = wire(&settings, &jobs)?;
     announce("✅", format_args!("Connection pools initialized"));
@@ -107,6 +108,22 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     };
     let routes = move |config: &mut web::ServiceConfig| features.configure(config);
     serve(service, routes).await.map_err(|cause| RunError::Listen { port, cause })
+}
+
+/// A call that its request ends is no verdict on whom it asked: a breaker opens for silence only if the head's time-out comes first.
+fn warn_of_uncounted_silence(settings: &Settings) {
+    let Policies { ml, etherscan, pinata, upload, gemini } = &settings.policies;
+    let within_request = |total: Duration| total.min(settings.service.request_timeout);
+    let heads = [
+        ("ML_API_HEAD_TIMEOUT_MS", ml.head_timeout, within_request(ml.total_timeout)),
+        ("ETHERSCAN_HEAD_TIMEOUT_MS", etherscan.head_timeout, within_request(etherscan.total_timeout)),
+        ("PINATA_HEAD_TIMEOUT_MS", pinata.head_timeout, within_request(pinata.total_timeout)),
+        ("PINATA_UPLOAD_HEAD_TIMEOUT_MS", upload.head_timeout, upload.total_timeout),
+        ("GEMINI_HEAD_TIMEOUT_MS", gemini.head_timeout, within_request(gemini.total_timeout)),
+    ];
+    for (variable, head, end) in heads.into_iter().filter(|(_, head, end)| head >= end) {
+        tracing::warn!(variable, ?head, ?end, "a call ends before its time-out: silence is never counted");
+    }
 }
 
 /// What the routes work with.

@@ -17,7 +17,7 @@
 //! | the real thing | [`postgres`], [`redis`], [`anvil`] |
 //! | Postgres behind a proxy that pools by transaction | [`pgbouncer`] |
 //! | an HTTP server that errs | [`upstream`] with a [`Reply`] for each request |
-//! | Pinata, Gemini, Etherscan | [`pinata()`], [`gemini()`], [`etherscan()`]: as documented, and with their real errors |
+//! | Pinata, Gemini, Etherscan, ml-api | [`pinata()`], [`gemini()`], [`etherscan()`], [`ml_api()`]: as documented, and with their real errors |
 //! | a JSON-RPC node that errs | [`rpc_node`] with a [`Fault`] for each POST |
 //! | a DNS server | [`dns()`] with a [`DnsAnswer`] for each name |
 //! | a bad network | [`proxy`] in front of any of them, [`black_hole`] where connecting hangs |
@@ -39,6 +39,7 @@ mod dns;
 pub mod etherscan;
 pub mod gemini;
 mod listening;
+pub mod ml_api;
 mod pgbouncer;
 pub mod pinata;
 mod port;
@@ -58,6 +59,7 @@ pub use anvil::{Anvil, AnvilOptions, anvil, anvil_with};
 pub use dns::{Dns, DnsAnswer, DnsQuestion, dns};
 pub use etherscan::{Etherscan, etherscan};
 pub use gemini::{Gemini, gemini};
+pub use ml_api::{MlApi, ml_api};
 pub use pgbouncer::{PgBouncer, pgbouncer};
 pub use pinata::{Pinata, pinata, pinata_with};
 pub use port::free_port;

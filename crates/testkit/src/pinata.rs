@@ -14,6 +14,7 @@ use cid::Cid;
 use cid::multihash::Multihash;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::process::lock;
 use crate::reply::{End, Reply};
@@ -28,6 +29,7 @@ pub const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.pinata-jwt-0001.c2ln";
 
 const RAW: u64 = 0x55;
 const SHA2_256: u64 = 0x12;
+const SECOND: Duration = Duration::from_secs(1);
 const DATE: &str = "2026-03-01T10:20:30.456Z";
 
 /// What is wrong with the answers.
@@ -85,6 +87,7 @@ pub struct Pinata {
 struct State {
     files: Mutex<Vec<Pinned>>,
     fault: Mutex<Option<PinataFault>>,
+    arrivals: Mutex<Vec<Instant>>,
 }
 
 /// An account without files.
@@ -129,6 +132,13 @@ impl Pinata {
         self.seen().iter().filter(|request| request.method == "POST").count()
     }
 
+    /// The most requests that arrived within a second.
+    pub fn busiest_second(&self) -> usize {
+        let arrivals = lock(&self.state.arrivals);
+        let within = |from: Instant| arrivals.iter().filter(|at| (from..from + SECOND).contains(*at)).count();
+        arrivals.iter().map(|from| within(*from)).max().unwrap_or(0)
+    }
+
     /// Pins a file as another program of the same account would.
     pub fn pin(&self, v3: bool, name: &str, content: impl Into<Bytes>) -> Pinned {
         let content = content.into();
@@ -138,6 +148,7 @@ impl Pinata {
 
 impl State {
     fn answer(&self, request: &Request) -> Reply {
+        lock(&self.arrivals).push(Instant::now());
         let right = || self.right(request);
         match lock(&self.fault).clone() {
             None => right(),

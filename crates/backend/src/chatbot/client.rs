@@ -11,7 +11,7 @@ use pools_core::{
     resilience::deadline,
 };
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::{self, Events, Fault},
@@ -27,14 +27,15 @@ const LIMIT: usize = 4 * 1024 * 1024;
 /// Of an answer that is an error, so much is looked at.
 const ERROR_LIMIT: usize = 64 * 1024;
 pools_core::policy_settings! {
-    /// What the calls to Gemini may take. The head's time-out is that of an answer which is not streamed, too.
+    /// What the calls to Gemini may take. An answer that is not streamed comes whole, so that the head's time-out is its own.
     pub struct GeminiPolicy in "Gemini: limits of its calls" for "GEMINI" with rate = limits();
 }
 
 fn limits() -> Policy {
     Policy {
-        // A model that thinks takes half a minute before its first word.
-        head_timeout: Duration::from_secs(60),
+        // A model that thinks takes its time before its first word. It cannot have all of the request's 30 s: a call is given up at their
+        // end without a verdict, and the breaker counts only silence that lasts until here.
+        head_timeout: Duration::from_secs(25),
         // The longest answers are read, not waited for.
         total_timeout: Duration::from_secs(300),
         // Each attempt costs quota, and an overload is seldom over within a second.
@@ -63,9 +64,7 @@ pub struct GeminiClient {
     gemini: Upstream,
     model: String,
     key: SecretString,
-    /// For an answer that comes whole.
-    patience: Duration,
-    /// For one that is streamed.
+    /// For an answer that is streamed.
     stream_patience: Duration,
 }
 
@@ -84,9 +83,9 @@ impl GeminiClient {
         if !is_model_name(model) {
             return Err(GeminiSetting::Model(model.to_owned()));
         }
-        let (patience, stream_patience) = (policy.head_timeout, policy.total_timeout);
+        let stream_patience = policy.total_timeout;
         let gemini = Upstream::new(pool, "gemini", base, policy).map_err(GeminiSetting::Url)?;
-        Ok(Self { gemini, model: model.to_owned(), key, patience, stream_patience })
+        Ok(Self { gemini, model: model.to_owned(), key, stream_patience })
     }
 
     /// The whole answer.
@@ -94,8 +93,8 @@ impl GeminiClient {
     /// # Errors
     /// Gemini gave none.
     pub async fn generate(&self, body: &Value) -> Result<Bytes, ThirdPartyError> {
-        let request = self.post("generateContent", body).deadline(Instant::now() + self.patience);
-        let response = self.accepted(request.send().await.map_err(unreached)?).await?;
+        let sent = self.post("generateContent", body).send().await;
+        let response = self.accepted(sent.map_err(unreached)?).await?;
         response.bytes(LIMIT).await.map_err(unreached)
     }
 
@@ -113,7 +112,12 @@ impl GeminiClient {
         let request = self.post("streamGenerateContent?alt=sse", body);
         // The stream goes on behind the head of our own answer, and so beyond the deadline for that.
         let sent = deadline::beyond(Instant::now() + self.stream_patience, request.send());
-        let response = self.accepted(sent.await.map_err(unreached)?).await?;
+        let late = |_| ThirdPartyError::Late { upstream: GEMINI };
+        let sent = match deadline::current() {
+            Some(latest) => timeout_at(latest, sent).await.map_err(late)?,
+            None => sent.await,
+        };
+        let response = self.accepted(sent.map_err(unreached)?).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             let why = "it is no stream of events";
@@ -138,9 +142,7 @@ impl GeminiClient {
     /// It does not.
     pub async fn probe(&self) -> Result<(), ThirdPartyError> {
         let request = self.authorised(self.gemini.get(&format!("/v1beta/models/{}", self.model)));
-        let response =
-            self.accepted(request.deadline(Instant::now() + self.patience).send().await.map_err(unreached)?);
-        response.await.map(drop)
+        self.accepted(request.send().await.map_err(unreached)?).await.map(drop)
     }
 
     fn post(&self, method: &str, body: &Value) -> RequestBuilder {

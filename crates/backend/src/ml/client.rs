@@ -6,14 +6,17 @@
 use std::time::Duration;
 
 use actix_web::{http::StatusCode, web::Bytes};
-use http::Method;
-use pools_core::http::{BreakerPolicy, HttpError, HttpPool, Policy, RequestBuilder, Upstream};
+use http::{HeaderMap, Method};
+use pools_core::http::{BreakerPolicy, HttpError, HttpPool, Policy, RequestBuilder, Response, Upstream};
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::error::MlError;
 
 /// Largest answer: a batch of 50,000 predictions.
 const LIMIT: usize = 16 * 1024 * 1024;
+/// What ml-api's headers say to whoever asked: when to come again, and how to be let in.
+const PASSED_ON: [&str; 2] = ["retry-after", "www-authenticate"];
 
 pools_core::policy_settings! {
     /// What the calls to ml-api may take.
@@ -21,14 +24,16 @@ pools_core::policy_settings! {
 }
 
 fn limits() -> Policy {
-    // A prediction takes microseconds, a restart of ml-api a second.
+    // What a request may take.
     let patience = Duration::from_secs(30);
     Policy {
         // Its host's share of the pool: ml-api is ours, and has a queue of its own.
         max_in_flight: 50,
         max_queue: 1_000,
         wait_timeout: patience,
-        head_timeout: patience,
+        // A prediction takes microseconds, a restart of ml-api a second. Well before the end of the request, at which a call is given
+        // up without a verdict: the breaker counts only silence that lasts until here.
+        head_timeout: Duration::from_secs(10),
         total_timeout: patience,
         max_retries: 0,
         retry_statuses: &[],
@@ -48,7 +53,9 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its media type.
     pub content_type: String,
-    /// Its body.
+    /// What else of its head concerns the caller.
+    pub headers: Vec<(&'static str, String)>,
+    /// Its body: JSON.
     pub body: Bytes,
 }
 
@@ -100,8 +107,11 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn probe(&self, patience: Duration) -> Result<StatusCode, MlError> {
-        let request = self.http.get(&self.health);
-        Ok(Self::answer(request.deadline(Instant::now() + patience)).await?.status)
+        let request = self.http.get(&self.health).deadline(Instant::now() + patience);
+        let response = request.send().await.map_err(MlError::Http)?;
+        let status = status(&response);
+        response.bytes(LIMIT).await.map_err(MlError::Http)?;
+        Ok(status)
     }
 
     fn with_json(request: RequestBuilder, body: Bytes) -> RequestBuilder {
@@ -110,10 +120,28 @@ impl MlClient {
 
     async fn answer(request: RequestBuilder) -> Result<Answer, MlError> {
         let response = request.send().await.map_err(MlError::Http)?;
-        let status = StatusCode::from_u16(response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
-        let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        let content_type = content_type.unwrap_or("application/json").to_owned();
+        let status = status(&response);
+        let header = |name| text(response.headers(), name);
+        let content_type = header("content-type").unwrap_or_else(|| "application/json".to_owned());
+        if !is_json(&content_type) {
+            return Err(MlError::NotJson { status });
+        }
+        let headers = PASSED_ON.into_iter().filter_map(|name| Some((name, header(name)?))).collect();
         let body = response.bytes(LIMIT).await.map_err(MlError::Http)?;
-        Ok(Answer { status, content_type, body })
+        serde_json::from_slice::<IgnoredAny>(&body).map_err(MlError::Answer)?;
+        Ok(Answer { status, content_type, headers, body })
     }
+}
+
+fn status(response: &Response) -> StatusCode {
+    StatusCode::from_u16(response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
 }

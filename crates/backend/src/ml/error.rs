@@ -1,8 +1,9 @@
 //! Why ml-api could not be asked.
 
-use std::time::Duration;
-
+use actix_web::http::StatusCode;
 use pools_core::{http::HttpError, web::Problem};
+
+use crate::unanswered::unanswered;
 
 /// One variant per thing an operator does.
 #[derive(Debug, thiserror::Error)]
@@ -11,9 +12,22 @@ pub enum MlError {
     /// The request got no answer.
     #[error("ml-api cannot be asked")]
     Http(#[source] HttpError),
-    /// ml-api answered something that is not JSON.
+    /// ml-api speaks JSON, errors included: look at what stands before it, or at `ML_SERVICE_URL`.
+    #[error("something that is not ml-api has answered: {status}, and no JSON")]
+    NotJson {
+        /// The status of the answer.
+        status: StatusCode,
+    },
+    /// ml-api's answer is broken JSON, or lacks what it should hold.
     #[error("ml-api's answer cannot be read")]
     Answer(#[source] serde_json::Error),
+}
+
+impl MlError {
+    /// Whether there was no room to ask: that says nothing about ml-api.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Http(cause) if cause.is_busy())
+    }
 }
 
 impl From<MlError> for Problem {
@@ -21,14 +35,8 @@ impl From<MlError> for Problem {
         let detail = std::error::Error::source(&error)
             .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
         match error {
-            MlError::Http(cause) if cause.is_busy() => Self::busy(detail),
-            MlError::Http(cause) if cause.is_open_breaker() => {
-                let soon = cause.retry_after().unwrap_or_default().max(Duration::from_secs(1));
-                Self::unavailable(detail).retry_after(soon)
-            }
-            MlError::Http(cause) if cause.is_connect() => Self::unavailable(detail),
-            MlError::Http(cause) if cause.is_timeout() => Self::gateway_timeout(detail),
-            MlError::Http(_) | MlError::Answer(_) => Self::bad_gateway(detail),
+            MlError::Http(cause) => unanswered(&cause, detail),
+            MlError::NotJson { .. } | MlError::Answer(_) => Self::bad_gateway(detail),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Whether ml-api runs, known without traffic.
 //!
 //! One job asks `/health/live`: every second while it is down, so that its return is noticed within two, and every
-//! five seconds while it is up. Nothing waits for the job; it ends with the service's jobs.
+//! five seconds while it is up. Nothing waits for the job; it ends with the service's jobs. A pool without room for the
+//! question is no news: with so many answers under way ml-api is as it was, until they fail.
 
 use std::{
     sync::{
@@ -49,6 +50,9 @@ impl MlMonitor {
 
     async fn ask(&self, client: &MlClient) -> Duration {
         let answer = client.probe(WHILE_DOWN).await;
+        if matches!(&answer, Err(cause) if cause.is_busy()) {
+            return WHILE_DOWN;
+        }
         let up = matches!(&answer, Ok(status) if status.is_success());
         if self.0.swap(up, Ordering::Relaxed) != up {
             match answer {

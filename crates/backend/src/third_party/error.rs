@@ -5,6 +5,8 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use pools_core::{http::HttpError, web::Problem};
 
+use crate::unanswered::unanswered;
+
 /// After an overload: short, since it mostly passes in seconds.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -20,6 +22,12 @@ pub enum ThirdPartyError {
         /// Why.
         #[source]
         cause: HttpError,
+    },
+    /// It had not begun to answer when the request's time was up: look at its status page.
+    #[error("{upstream} has not begun to answer in time")]
+    Late {
+        /// Its name.
+        upstream: &'static str,
     },
     /// It refuses the key: correct the setting.
     #[error("{upstream} refuses the key in {setting}")]
@@ -98,12 +106,7 @@ impl ThirdPartyError {
             after.map_or(problem.clone(), |after| problem.retry_after(after.max(Duration::from_secs(1))))
         };
         match self {
-            Self::Http { cause, .. } if cause.is_busy() => with(Problem::busy(detail), cause.retry_after()),
-            Self::Http { cause, .. } if cause.is_open_breaker() => {
-                with(Problem::unavailable(detail), cause.retry_after())
-            }
-            Self::Http { cause, .. } if cause.is_timeout() => Problem::gateway_timeout(detail),
-            Self::Http { cause, .. } if cause.is_connect() => Problem::unavailable(detail),
+            Self::Http { cause, .. } => unanswered(cause, detail),
             Self::BadKey { .. } => Problem::new(StatusCode::BAD_GATEWAY, "upstream_bad_key", detail),
             Self::RateLimited { retry_after, .. } => with(
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "upstream_rate_limited", detail),
@@ -117,8 +120,8 @@ impl ThirdPartyError {
             Self::Overloaded { retry_after, .. } => {
                 with(Problem::unavailable(detail), Some(retry_after.unwrap_or(SOON)))
             }
-            Self::Status { status: 504, .. } => Problem::gateway_timeout(detail),
-            Self::Http { .. } | Self::Status { .. } | Self::Answer { .. } => Problem::bad_gateway(detail),
+            Self::Late { .. } | Self::Status { status: 504, .. } => Problem::gateway_timeout(detail),
+            Self::Status { .. } | Self::Answer { .. } => Problem::bad_gateway(detail),
         }
     }
 }

@@ -62,12 +62,12 @@ async fn each_group_of_routes_has_its_own_limit_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_over_the_limit_is_told_first_what_is_wrong_and_costs_nothing() {
-    let upstream = testkit::upstream(|_| Reply::json("{\"success\":true}")).await;
+    let upstream = testkit::ml_api().await;
     let backend = limited(&[("ML_SERVICE_URL", &upstream.url())]).await;
     for _ in 0..2 {
         assert_eq!(backend.must_post("/api/ml/predict", &json!({})).await.status, 200);
     }
-    let asked = || upstream.seen().iter().filter(|request| request.target == "/predict").count();
+    let asked = || upstream.asked("/predict");
     assert_eq!(asked(), 2);
 
     let predict = || backend.request(Method::POST, "/api/ml/predict");

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use backend::settings::Task;
 use serde_json::json;
-use testkit::{End, Reply, gemini::GeminiFault};
+use testkit::{End, Reply, gemini::GeminiFault, ml_api::MlFault};
 
 use crate::stack::{Answer, BOUND, Backend};
 
 const CHAT: &str = "/api/chatbot/chat";
 const PREDICT: &str = "/api/ml/predict";
+const SHOWN: &str = "/api/ipfs/metadata/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
 
 fn code(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.body["code"].as_str().unwrap_or_default())
@@ -144,21 +145,98 @@ async fn each_phase_ends_by_the_time_that_is_set_for_its_upstream() {
         ("PINATA_TOTAL_TIMEOUT_MS", "200"),
     ];
     let backend = with_gemini(&gemini, &impatient).await;
-    let cid = "/api/ipfs/metadata/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
-    let (predicted, said, shown) = tokio::join!(predict(&backend), chat(&backend), backend.must_get(cid));
+    let (predicted, said, shown) = tokio::join!(predict(&backend), chat(&backend), backend.must_get(SHOWN));
     for answer in [predicted, said, shown] {
         assert_eq!(code(&answer), (504, "upstream_timeout"), "{}", answer.text);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_does_not_accept_is_given_up_by_the_time_to_connect_that_is_set() {
+async fn a_host_that_does_not_accept_is_given_up_by_the_time_to_connect_that_is_set_and_told_as_away() {
     let hole = testkit::black_hole().await;
     let url = format!("http://{}", hole.addr());
-    let impatient = [("ML_SERVICE_URL", url.as_str()), ("HTTP_CONNECT_TIMEOUT_MS", "200")];
+    let impatient = [
+        ("HTTP_CONNECT_TIMEOUT_MS", "200"),
+        ("ML_SERVICE_URL", url.as_str()),
+        ("GEMINI_URL", &url),
+        ("GEMINI_API_KEY", testkit::gemini::API_KEY),
+        ("PINATA_URL", &url),
+        ("PINATA_JWT", testkit::pinata::JWT),
+    ];
     let backend = Backend::start(&impatient).await;
-    let answer = predict(&backend).await;
-    assert_eq!(code(&answer), (503, "upstream_unavailable"), "{}", answer.text);
+    let (predicted, said, shown) = tokio::join!(predict(&backend), chat(&backend), backend.must_get(SHOWN));
+    for answer in [predicted, said, shown] {
+        assert_eq!(code(&answer), (503, "upstream_unavailable"), "{}", answer.text);
+    }
+}
+
+/// The default of a time-out and its fifth, of all that decide how long a call may take.
+fn a_fifth_of_the_defaults() -> Vec<(&'static str, String)> {
+    let Task::Serve(settings) = Task::read(["backend".into()], BTreeMap::new()).unwrap() else { panic!() };
+    let (ml, gemini) = (settings.policies.ml.policy(), settings.policies.gemini.policy());
+    let ms = |time: Duration| (time / 5).as_millis().to_string();
+    vec![
+        ("REQUEST_TIMEOUT", (settings.service.request_timeout / 5).as_secs().to_string()),
+        ("ML_API_HEAD_TIMEOUT_MS", ms(ml.head_timeout)),
+        ("ML_API_TOTAL_TIMEOUT_MS", ms(ml.total_timeout)),
+        ("GEMINI_HEAD_TIMEOUT_MS", ms(gemini.head_timeout)),
+        ("GEMINI_TOTAL_TIMEOUT_MS", ms(gemini.total_timeout)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_counted_with_time_outs_in_the_order_of_the_defaults() {
+    let ml = testkit::ml_api().await;
+    ml.misbehave(MlFault::Never);
+    let gemini = testkit::gemini(|_| "Words.".to_owned()).await;
+    gemini.misbehave(GeminiFault::Answer(Reply::never()));
+    let (url, scaled) = (ml.url(), a_fifth_of_the_defaults());
+    let mut variables = vec![
+        ("ML_SERVICE_URL", url.as_str()),
+        ("ML_API_BREAKER_FAILURES", "2"),
+        ("ML_API_BREAKER_PAUSE_MS", "600000"),
+        ("GEMINI_BREAKER_FAILURES", "3"),
+        ("GEMINI_BREAKER_PAUSE_MS", "600000"),
+    ];
+    variables.extend(scaled.iter().map(|(name, value)| (*name, value.as_str())));
+    let backend = with_gemini(&gemini, &variables).await;
+    assert_eq!(backend.health_of("gemini").await, "up");
+    let streamed = backend.request(http::Method::POST, CHAT).json(&json!({ "message": "Rates?" }));
+    let streamed = backend.send(streamed.header("accept", "text/event-stream"));
+    let (first, second, third, fourth, streamed) =
+        tokio::join!(predict(&backend), predict(&backend), chat(&backend), chat(&backend), async {
+            streamed.await.unwrap()
+        },);
+    for answer in [first, second] {
+        assert_eq!(code(&answer), (504, "upstream_timeout"), "{}", answer.text);
+    }
+    for answer in [third, fourth, streamed] {
+        // Their second attempts may meet the open breaker.
+        let told = matches!(code(&answer), (504, "upstream_timeout") | (503, "upstream_unavailable"));
+        assert!(told, "{}", answer.text);
+    }
+    for answer in [predict(&backend).await, chat(&backend).await] {
+        assert_eq!(code(&answer), (503, "upstream_unavailable"), "{}", answer.text);
+        assert!(answer.body["detail"].as_str().unwrap().contains("left alone"), "{}", answer.text);
+    }
+    assert_eq!(backend.health_of("gemini").await, "down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_time_out_that_is_never_reached_is_warned_of() {
+    let backend = Backend::start(&[("REQUEST_TIMEOUT", "25"), ("PINATA_TOTAL_TIMEOUT_MS", "10000")]).await;
+    let warned = |variable: &str| {
+        let lines = backend.process.lines();
+        lines.iter().any(|line| line.contains(variable) && line.contains("silence is never counted"))
+    };
+    for (variable, expected) in [
+        ("GEMINI_HEAD_TIMEOUT_MS", true),
+        ("PINATA_HEAD_TIMEOUT_MS", true),
+        ("ML_API_HEAD_TIMEOUT_MS", false),
+        ("PINATA_UPLOAD_HEAD_TIMEOUT_MS", false),
+    ] {
+        assert_eq!(warned(variable), expected, "{variable}");
+    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ pub struct Policy {
     pub max_queue: u32,
     /// Longest wait for a place, and for a connection.
     pub wait_timeout: Duration,
-    /// Longest time from the end of an upload to the end of the answer's head.
+    /// Longest time from the end of an upload to the end of the answer's head. Silence that ends earlier, because a caller's deadline or
+    /// the total did, is nobody's fault and not counted by the breaker: this is to be the shortest of the three.
     pub head_timeout: Duration,
     /// Longest time for everything: waits, attempts, pauses, body.
     pub total_timeout: Duration,

@@ -17,7 +17,8 @@ crate::settings! {
         /// error, warn, info, debug, trace, or a filter such as `info,pools_core=debug`.
         pub log_level: String = text("LOG_LEVEL", "filter", "info");
         /// Longest time for an incoming request, from its head to the head of the answer. What it asks of others
-        /// gets what is left of it.
+        /// gets what is left of it. More than an upstream's `…_HEAD_TIMEOUT_MS`, or its silence is never counted. Uploads have
+        /// `PINATA_UPLOAD_TOTAL_TIMEOUT_MS` instead.
         pub request_timeout: Duration = seconds("REQUEST_TIMEOUT", 30, 1..=3_600);
         /// Most requests worked on at once; one more is answered 503 with `Retry-After`. As many as may
         /// wait for one host of the HTTP pool. Probes, `/health`, `/metrics` and pool stats are answered all the same.
@@ -38,7 +39,7 @@ crate::settings! {
 crate::settings! {
     /// How often an address may ask. Probes, `/metrics` and pool stats are never limited.
     pub struct LimitConfig in "Rate limits" {
-        /// Whether addresses are limited at all.
+        /// Whether addresses are limited at all. ml-api limits nobody: its callers are our own services, and the backend limits theirs.
         pub enabled: bool = flag("RATE_LIMIT", true);
         /// Requests of one address within the window, on ordinary routes.
         pub requests: u32 = count("RATE_LIMIT_REQUESTS", "requests", 100, 1..=1_000_000_000);

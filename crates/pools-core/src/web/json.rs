@@ -44,6 +44,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
     }
 }
 
+/// The member that is not there. Serde says which in its text alone; the test below would see another wording.
+fn missing(cause: &str) -> Option<&str> {
+    cause.strip_prefix("missing field `")?.split('`').next()
+}
+
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut text = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut text).map_err(|error| {
@@ -53,12 +58,52 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         if let Err(cause) = serde_json::from_slice::<IgnoredAny>(body) {
             return Problem::bad_request(format!("the body is not JSON: {cause}"));
         }
-        if path == "." {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", cause.to_string())
-        } else {
-            Problem::invalid_field(path.clone(), format!("{path}: {cause}"))
+        let cause = cause.to_string();
+        match (path.as_str(), missing(&cause)) {
+            (".", None) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", cause),
+            (".", Some(member)) => Problem::invalid_field(member, format!("{member}: {cause}")),
+            (path, None) => Problem::invalid_field(path, format!("{path}: {cause}")),
+            (path, Some(member)) => {
+                Problem::invalid_field(format!("{path}.{member}"), format!("{path}.{member}: {cause}"))
+            }
         }
     })?;
     text.end().map_err(|cause| Problem::bad_request(format!("the body is not JSON: {cause}")))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Order {
+        #[expect(dead_code, reason = "only read from JSON")]
+        amount: u32,
+        #[serde(default)]
+        #[expect(dead_code, reason = "only read from JSON")]
+        parts: Vec<Part>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Part {
+        #[expect(dead_code, reason = "only read from JSON")]
+        size: u32,
+    }
+
+    #[test]
+    fn the_member_at_fault_is_named_wherever_it_is_and_also_when_it_is_missing() {
+        let field = |body: &str| {
+            let problem = parse::<Order>(body.as_bytes()).unwrap_err().body("/");
+            (problem["status"].as_u64().unwrap(), problem["field"].as_str().map(str::to_owned))
+        };
+        let named = |name: &str| (422, Some(name.to_owned()));
+        assert_eq!(field("{}"), named("amount"));
+        assert_eq!(field(r#"{"amount":"x"}"#), named("amount"));
+        assert_eq!(field(r#"{"amount":1,"parts":[{"size":1},{}]}"#), named("parts[1].size"));
+        assert_eq!(field(r#"{"amount":1,"parts":[{"size":-1}]}"#), named("parts[0].size"));
+        assert_eq!((field("7"), field("{")), ((422, None), (400, None)));
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use testkit::{
     End, Reply, UpstreamOptions,
     pinata::{JWT, PinataFault},
 };
+use tokio::time::Instant;
 
 use super::{CID, MIB, Raw, backend, code, form, pdf, upload};
 use crate::stack::{BOUND, Backend};
@@ -76,6 +78,48 @@ async fn over_the_rate_limit_a_bad_document_is_told_and_a_good_one_goes_nowhere(
     assert_eq!(again.status, 429, "{}", again.text);
     assert!(again.headers.contains_key("retry-after"), "{:?}", again.headers);
     assert_eq!((pinata.requests(), pinata.pinned().len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_of_the_account_holds_for_uploads_and_all_other_calls_together() {
+    let pinata = testkit::pinata().await;
+    let backend = backend(&pinata, true, &[("PINATA_RATE_PER_SECOND", "3")]).await;
+    let path = format!("/api/ipfs/metadata/{CID}");
+    let document = pdf(900);
+    let uploads = (0..4).map(|_| upload(&backend, form("a.pdf", "application/pdf", &document)));
+    let others = (0..4).map(|_| backend.must_get(&path));
+    let (uploaded, shown) = futures_util::join!(join_all(uploads), join_all(others));
+    assert!(uploaded.iter().chain(&shown).all(|answer| answer.status == 200), "{uploaded:?} {shown:?}");
+    assert_eq!((pinata.requests(), pinata.busiest_second()), (8, 3));
+}
+
+/// Begins an upload and sends the rest of it once `pause` has passed.
+async fn slow_upload(backend: &Backend, pause: Duration) -> String {
+    let (document, began) = (pdf(MIB), Instant::now());
+    let mut client = Raw::begin(backend, document.len()).await;
+    client.send(&document[..MIB / 2]).await;
+    testkit::until(BOUND, || began.elapsed() > pause).await;
+    client.send(&document[MIB / 2..]).await;
+    client.send(Raw::after().as_bytes()).await;
+    client.answer().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_upload_has_the_time_of_uploads_and_not_that_of_other_requests() {
+    let pinata = testkit::pinata().await;
+    let patient = backend(&pinata, true, &[("REQUEST_TIMEOUT", "1")]).await;
+    let answer = slow_upload(&patient, Duration::from_secs(2)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let impatient = backend(&pinata, true, &[("PINATA_UPLOAD_TOTAL_TIMEOUT_MS", "1000")]).await;
+    let mut client = Raw::begin(&impatient, 2 * MIB).await;
+    client.send(&pdf(MIB)).await;
+    let answer = client.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
+    pinata.misbehave(PinataFault::Late(Duration::from_secs(60)));
+    let late = upload(&impatient, form("a.pdf", "application/pdf", &pdf(900))).await;
+    assert_eq!(code(&late), (504, "upstream_timeout"), "{}", late.text);
+    assert_eq!(pinata.pinned().len(), 2, "the slow one, and the one whose receipt was late");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,8 @@ macro_rules! policy_settings {
                 pub wait_timeout: ::std::time::Duration = $crate::settings::millis(
                     concat!($up, "_WAIT_TIMEOUT_MS"), $crate::settings::in_millis($base.wait_timeout), 1..=3_600_000
                 );
-                /// Longest time from the end of a request to the end of the answer's head; `HTTP_TIMEOUT_MS` without a byte ends it too.
+                /// Longest time from the end of a request to the end of the answer's head; `HTTP_TIMEOUT_MS` without a byte ends it too. The
+                /// breaker counts silence that lasts so long; what ends earlier, with the request or its total, says nothing.
                 pub head_timeout: ::std::time::Duration = $crate::settings::millis(
                     concat!($up, "_HEAD_TIMEOUT_MS"), $crate::settings::in_millis($base.head_timeout), 1..=3_600_000
                 );

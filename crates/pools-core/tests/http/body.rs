@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use testkit::{End, Reply, UpstreamOptions};
 
-use crate::support::{BOUND, closed, counts, get, ms, pool, until_idle};
+use crate::support::{closed, counts, get, kernel_sockets, ms, pool, until_idle};
 
 /// Takes the head of `/body`, maybe a piece of it, drops the rest and sends another request.
 async fn abandoned(reply: Reply, read_some: bool) -> (u64, u64) {
@@ -58,7 +58,7 @@ fn http_24_a_response_may_be_dropped_outside_the_runtime() {
 
 #[tokio::test]
 async fn http_21_a_large_upload_that_is_refused_early_sees_the_refusal() {
-    for end in [End::Close, End::Hang, End::HalfClose, End::KeepAlive] {
+    for end in [End::Close, End::Hang, End::Stop, End::HalfClose, End::KeepAlive] {
         let options = UpstreamOptions { answer_early: true, ..Default::default() };
         let server = testkit::upstream_with(options, move |request| match &*request.target {
             "/upload" => Reply::new(413).body("too much").then(end),
@@ -72,8 +72,23 @@ async fn http_21_a_large_upload_that_is_refused_early_sees_the_refusal() {
             let response = response.unwrap_or_else(|error| panic!("{end:?}: {error:?}"));
             assert_eq!(response.status().as_u16(), 413, "{end:?}");
             assert_eq!(response.bytes(9).await.unwrap(), "too much", "{end:?}");
-            testkit::until(BOUND, || counts(&http).0 == 0).await;
+            // At once: long before anything is late.
+            testkit::until(ms(2_000), || counts(&http).0 == 0).await;
+            if end == End::Stop {
+                until_idle(&http, 0).await;
+                assert_eq!(
+                    kernel_sockets(server.addr().port()),
+                    0,
+                    "the place was free before its socket was closed"
+                );
+            }
             assert_eq!(get(&http, &server.url()).await.unwrap(), "next", "{end:?}");
+        }
+        until_idle(&http, 1).await;
+        assert_eq!(server.requests(), 10, "{end:?}");
+        if end == End::Stop {
+            // Each upload costs its connection, and nobody tells the server so.
+            assert_eq!((server.accepted(), server.open(), closed(&http, "unfinished")), (6, 6, 5));
         }
     }
 }

@@ -3,6 +3,11 @@
 use ::http::Method;
 use pools_core::http::HttpError;
 use testkit::{End, Reply, Request};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
 
 use crate::support::{LIMIT, get, ms, pool, until_idle};
 
@@ -46,6 +51,47 @@ async fn http_09_a_close_in_a_chunk_is_an_error_and_never_a_short_body() {
 async fn http_13_huge_headers_are_refused() {
     let error = refused(|_| Reply::ok("a").huge_header(10 << 20)).await;
     assert!(matches!(error, HttpError::Protocol { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn http_13_a_head_that_is_too_long_is_refused_as_soon_as_it_is_and_not_collected() {
+    // Its end never comes: whoever waited for it would wait until the time-out of ten seconds.
+    let head = |bytes| format!("HTTP/1.1 200 OK\r\nx-huge: {}", "h".repeat(bytes));
+    let (long, short) = (head(80 << 10), format!("{}\r\ncontent-length: 1\r\n\r\na", head(48 << 10)));
+    let error = refused(move |_| Reply::raw(long.clone()).then(End::Hang)).await;
+    assert!(matches!(error, HttpError::Protocol { .. }), "{error:?}");
+    let (first, second, connections) = twice(move |_| Reply::raw(short.clone())).await;
+    assert_eq!((&*first, &*second, connections), ("a", "a", 1));
+    // Without end, it is read no further: the server gets rid of what fits into the kernel's buffers, at most.
+    let (url, written) = endless_head().await;
+    let http = pool(|_| {});
+    let error = get(&http, &url).await.unwrap_err();
+    assert!(matches!(error, HttpError::Protocol { .. }), "{error:?}");
+    until_idle(&http, 0).await;
+    let written =
+        tokio::time::timeout(crate::support::BOUND, written).await.expect("it is still read").unwrap();
+    assert!(written < ENDLESS, "all of it was read");
+}
+
+/// More than the kernel buffers on both sides take: 4 MB to send, and 128 kB to receive, which grow only when they are read.
+const ENDLESS: usize = 16 << 20;
+
+/// Where to find a server of one connection, and how much of a head it could send, up to [`ENDLESS`].
+async fn endless_head() -> (String, JoinHandle<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "a server of the test, awaited by it")]
+    let written = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 1_000]).await.unwrap() > 0);
+        socket.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        let mut written = 0;
+        while written < ENDLESS && socket.write_all(b"x-more: and more\r\n").await.is_ok() {
+            written += 18;
+        }
+        written
+    });
+    (url, written)
 }
 
 #[tokio::test]

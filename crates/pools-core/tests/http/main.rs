@@ -11,6 +11,7 @@ mod drain;
 mod frames;
 mod framing;
 mod multiplex;
+mod open;
 mod policy;
 mod proxy;
 mod queue;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use pools_core::pool::Pool;
 use serde_json::json;
 use testkit::{End, Reply};
@@ -131,4 +132,36 @@ async fn http_32_an_old_connection_is_not_used_again_and_never_cut_and_dns_is_fo
     assert_eq!(closed(&http, "recycled"), 1);
     get(&http, "http://name/").await.unwrap();
     assert_eq!((old.accepted(), new.accepted()), (1, 1));
+}
+
+#[tokio::test]
+async fn http_32_connections_that_were_opened_together_do_not_retire_together() {
+    const OPENED: u32 = 40;
+    let server = testkit::upstream(|_| Reply::ok("a").delay(ms(50))).await;
+    let age = Duration::from_secs(600);
+    // Nothing else than their age closes them.
+    let http = pool(|config| {
+        (config.max_age, config.keep_alive, config.max_free_sockets) = (age, 6 * age, OPENED);
+    });
+    join_all((0..OPENED).map(|_| get(&http, &server.url()))).await;
+    until_idle(&http, OPENED).await;
+    // Nobody waits for a socket from here on, so that the clock moves only when it is told to.
+    tokio::time::pause();
+    let mut left = Vec::new();
+    for percent in 1..=111 {
+        tokio::time::advance(age / 100).await;
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        left.push((percent, counts(&http).1));
+    }
+    tokio::time::resume();
+    let at = |percent: u32| left[percent as usize - 1].1;
+    assert_eq!((at(89), at(111)), (OPENED, 0), "{left:?}");
+    // Forty spread over a fifth of ten minutes: 1 % of it holds two on the average.
+    let mut steps: Vec<_> = left.iter().map(|(_, idle)| *idle).collect();
+    steps.dedup();
+    assert!(steps.len() > 10, "{left:?}");
+    let most = left.windows(2).map(|pair| pair[0].1 - pair[1].1).max().unwrap();
+    assert!(most <= OPENED / 4, "{most} at once: {left:?}");
 }

@@ -3,7 +3,7 @@
 use pools_core::http::HttpError;
 use testkit::{End, Reply, Request, Upstream};
 
-use crate::support::{closed, get, pool, post, stale_retries, until_idle};
+use crate::support::{BOUND, closed, counts, get, pool, post, stale_retries, until_idle};
 
 /// The second request of the first connection meets `end` instead of an answer.
 async fn server(end: End) -> Upstream {
@@ -56,7 +56,8 @@ async fn http_03_a_post_that_says_it_may_be_repeated_is_sent_again_with_its_body
         let request =
             if by_header { request.header("idempotency-key", "1") } else { request.idempotent(true) };
         assert_eq!(request.send().await.unwrap().bytes(9).await.unwrap(), "2/1");
-        assert_eq!((server.accepted(), server.requests()), (2, 3));
+        until_idle(&http, 1).await;
+        assert_eq!((server.accepted(), server.requests(), stale_retries(&http)), (2, 3, 1));
         assert_eq!(server.seen()[2].body, "the body");
     }
 }
@@ -70,7 +71,8 @@ async fn http_03_a_get_that_must_not_be_repeated_is_not() {
         let request = http.get(&server.url());
         let request = if by_retry { request.no_retry() } else { request.idempotent(false) };
         assert!(matches!(request.send().await, Err(HttpError::Stale { .. })));
-        assert_eq!(server.requests(), 2);
+        until_idle(&http, 0).await;
+        assert_eq!((server.accepted(), server.requests(), stale_retries(&http)), (1, 2, 0));
     }
 }
 
@@ -82,18 +84,31 @@ async fn http_04_rst_on_a_reused_connection_is_as_fin() {
 
 #[tokio::test]
 async fn http_04_rst_seen_while_a_large_body_is_written_is_as_fin() {
-    let options = testkit::UpstreamOptions { answer_early: true, ..Default::default() };
-    let server = testkit::upstream_with(options, |request| match (request.connection, request.nth) {
-        (1, 2) => Reply::none(End::Reset),
-        _ => Reply::ok("a"),
-    })
-    .await;
-    let http = pool(|_| {});
-    let body = bytes::Bytes::from(vec![b'x'; 8 << 20]);
-    get(&http, &server.url()).await.unwrap();
-    let again = http.post(&server.url()).body(body.clone()).idempotent(true).send().await.unwrap();
-    assert_eq!(again.bytes(1).await.unwrap(), "a");
-    assert_eq!((server.accepted(), stale_retries(&http)), (2, 1));
+    for may_be_repeated in [true, false] {
+        let options = testkit::UpstreamOptions { answer_early: true, ..Default::default() };
+        let server = testkit::upstream_with(options, |request| match (request.connection, request.nth) {
+            (1, 2) => Reply::none(End::Reset),
+            _ => Reply::ok("a"),
+        })
+        .await;
+        let http = pool(|_| {});
+        let body = bytes::Bytes::from(vec![b'x'; 8 << 20]);
+        get(&http, &server.url()).await.unwrap();
+        let sent = http.post(&server.url()).body(body).idempotent(may_be_repeated).send().await;
+        if may_be_repeated {
+            assert_eq!(sent.unwrap().bytes(1).await.unwrap(), "a");
+            // Answered before the upload was read, the second connection may be closed or kept.
+            testkit::until(BOUND, || matches!(counts(&http), (0, 0 | 1, 0, 0))).await;
+            assert_eq!((server.accepted(), server.requests(), stale_retries(&http)), (2, 3, 1));
+        } else {
+            let error = sent.unwrap_err();
+            let HttpError::Stale { at, .. } = &error else { panic!("{error:?}") };
+            assert_eq!((at.attempt, at.reused), (1, true));
+            until_idle(&http, 0).await;
+            assert_eq!((server.accepted(), server.requests(), stale_retries(&http)), (1, 2, 0));
+        }
+        assert_eq!(get(&http, &server.url()).await.unwrap(), "a", "the pool has not recovered");
+    }
 }
 
 #[tokio::test]

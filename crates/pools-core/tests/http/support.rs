@@ -75,3 +75,12 @@ pub(crate) fn stale_retries(http: &HttpPool) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
     sample.map_or(0, |sample| sample.value as u64)
 }
+
+/// Sockets of this process to that port, as the kernel counts them.
+pub(crate) fn kernel_sockets(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    // Columns: index, local, remote, state; 01 is ESTABLISHED. Sockets that only wait out TIME_WAIT belong to nobody.
+    let remote = format!(":{port:04X}");
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row.get(2).is_some_and(|to| to.ends_with(&remote)) && row[3] == "01").count()
+}

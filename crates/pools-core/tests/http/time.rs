@@ -1,12 +1,10 @@
 //! What ends a request that does not end by itself.
 
-use std::time::Duration;
-
-use pools_core::http::{HttpError, OpenError};
-use testkit::{End, Reply, UpstreamOptions};
+use pools_core::http::HttpError;
+use testkit::{End, Reply};
 use tokio::time::Instant;
 
-use crate::support::{BOUND, LIMIT, builder, get, ms, pool, until_idle};
+use crate::support::{BOUND, LIMIT, get, ms, pool, until_idle};
 
 #[tokio::test]
 async fn http_10_a_server_that_never_answers_is_a_head_time_out_and_its_place_is_free() {
@@ -62,17 +60,6 @@ async fn http_50_silence_in_both_directions_ends_the_request() {
 }
 
 #[tokio::test]
-async fn http_50_an_upload_that_moves_is_not_silence_and_one_that_stalls_is() {
-    let options = UpstreamOptions { answer_early: true, ..Default::default() };
-    let server = testkit::upstream_with(options, |_| Reply::never()).await;
-    let http = pool(|config| config.timeout = ms(200));
-    let body = vec![b'x'; 10 << 20];
-    let error = http.post(&server.url()).body(body).send().await.unwrap_err();
-    assert!(matches!(error, HttpError::Head { .. }), "{error:?}");
-    until_idle(&http, 0).await;
-}
-
-#[tokio::test]
 async fn the_callers_deadline_ends_the_wait_the_head_and_the_body() {
     let server = testkit::upstream(|request| match &*request.target {
         "/head" => Reply::never(),
@@ -96,31 +83,4 @@ async fn the_callers_deadline_ends_the_wait_the_head_and_the_body() {
     let error = response.bytes(LIMIT).await.unwrap_err();
     assert!(matches!(error, HttpError::Deadline { phase: "body", .. }), "{error:?}");
     until_idle(&http, 0).await;
-}
-
-#[tokio::test]
-async fn http_34_a_black_hole_is_a_connect_time_out() {
-    let hole = testkit::black_hole().await;
-    let http = builder(|_| {}).connect_timeout(ms(200)).build();
-    let error = get(&http, &format!("http://{}", hole.addr())).await.unwrap_err();
-    let HttpError::Open { cause: OpenError::TimedOut { .. }, .. } = &error else { panic!("{error:?}") };
-    assert!(error.is_connect() && error.is_timeout());
-    until_idle(&http, 0).await;
-}
-
-#[tokio::test]
-async fn http_35_a_dead_first_address_costs_a_quarter_of_a_second() {
-    let hole = testkit::black_hole().await;
-    let options = UpstreamOptions { host: std::net::Ipv4Addr::new(127, 0, 0, 2), ..Default::default() };
-    let server = testkit::upstream_with(options, |_| Reply::ok("second")).await;
-    let addresses = vec![hole.addr(), server.addr()];
-    let http = builder(|_| {}).resolver(std::sync::Arc::new(move |_, _| {
-        let addresses = addresses.clone();
-        Box::pin(async move { Ok(addresses) })
-    }));
-    let http = http.build();
-    let started = Instant::now();
-    assert_eq!(get(&http, "http://two.addresses/").await.unwrap(), "second");
-    let took = started.elapsed();
-    assert!((ms(250)..Duration::from_secs(5)).contains(&took), "{took:?}");
 }

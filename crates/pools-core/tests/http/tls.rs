@@ -10,7 +10,7 @@ use std::{
 
 use pools_core::http::{HttpError, HttpPool, OpenError};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use testkit::Reply;
+use testkit::{End, Reply};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::{
     TlsAcceptor,
@@ -21,7 +21,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::support::{builder, get, ms, until_idle};
+use crate::support::{builder, get, ms, stale_retries, until_idle};
 
 /// Speaks TLS in front of a plain server.
 pub(crate) struct Front {
@@ -29,6 +29,15 @@ pub(crate) struct Front {
     certificate: CertificateDer<'static>,
     resumed: Arc<AtomicU32>,
     accepting: JoinHandle<()>,
+}
+
+/// How a server ends a connection that its plain server has closed.
+#[derive(Clone, Copy, PartialEq)]
+enum Manners {
+    /// With close_notify, as TLS wants it.
+    Good,
+    /// With the FIN alone, as many do.
+    Bad,
 }
 
 impl Front {
@@ -85,6 +94,14 @@ pub(crate) fn client(certificate: &CertificateDer<'static>, protocols: &[&[u8]])
 }
 
 pub(crate) async fn front(upstream: SocketAddr, change: impl FnOnce(&mut CertificateParams)) -> Front {
+    front_with(Manners::Good, upstream, change).await
+}
+
+async fn front_with(
+    manners: Manners,
+    upstream: SocketAddr,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Front {
     let (acceptor, certificate) = acceptor(change, &[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -101,6 +118,15 @@ pub(crate) async fn front(upstream: SocketAddr, change: impl FnOnce(&mut Certifi
                     counter.fetch_add(1, Ordering::SeqCst);
                 }
                 let mut plain = tokio::net::TcpStream::connect(upstream).await.unwrap();
+                if manners == Manners::Bad {
+                    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                        (tokio::io::split(tls), plain.split());
+                    tokio::select! {
+                        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                    }
+                    return;
+                }
                 // Ends with either side; how it ends is the plain server's business.
                 let _ended = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
             });
@@ -168,4 +194,31 @@ async fn http_36_a_stalled_handshake_ends_with_the_connect_time_out() {
     let error = get(&http, &url("localhost", silent.addr())).await.unwrap_err();
     assert!(matches!(error, HttpError::Open { cause: OpenError::TimedOut { .. }, .. }), "{error:?}");
     until_idle(&http, 0).await;
+}
+
+#[tokio::test]
+async fn http_36_a_missing_close_notify_is_accepted_after_a_complete_body_and_only_then() {
+    let server = testkit::upstream(|request| match &*request.target {
+        "/length" => Reply::ok("all of it").then(End::Close),
+        "/chunks" => Reply::new(200).chunks(["all ", "of it"]).then(End::Close),
+        // Nobody can tell this from one that somebody else has cut.
+        _ => Reply::ok("all of it").until_close(),
+    })
+    .await;
+    for (manners, whole) in [(Manners::Good, true), (Manners::Bad, false)] {
+        let front = front_with(manners, server.addr(), |_| {}).await;
+        let http = trusting(&front);
+        let url = url("localhost", front.address);
+        let before = server.accepted();
+        for path in ["length", "chunks"] {
+            assert_eq!(get(&http, &format!("{url}{path}")).await.unwrap(), "all of it");
+            until_idle(&http, 0).await;
+        }
+        match get(&http, &url).await {
+            Ok(body) => assert!(whole && body == "all of it", "{body}"),
+            Err(error) => assert!(!whole && matches!(error, HttpError::Truncated { .. }), "{error:?}"),
+        }
+        until_idle(&http, 0).await;
+        assert_eq!((server.accepted() - before, stale_retries(&http)), (3, 0));
+    }
 }

@@ -1,14 +1,23 @@
 //! Bodies that are read while they are sent.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use pools_core::http::{HttpError, HttpPool, RequestBuilder, SourceError, UploadError, multipart::Form};
 use testkit::{End, Reply, UpstreamOptions};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpSocket,
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::support::{BOUND, LIMIT, closed, get, ms, pool, until_idle};
 
@@ -164,16 +173,22 @@ async fn http_48_a_stream_that_was_begun_is_not_sent_again() {
 
 #[tokio::test]
 async fn http_48_a_streamed_upload_that_is_refused_early_sees_the_refusal_and_is_read_no_further() {
-    let options = UpstreamOptions { answer_early: true, ..Default::default() };
-    let server = testkit::upstream_with(options, |_| Reply::new(413).body("too much").then(End::Hang)).await;
-    let http = pool(|config| config.max_sockets = 1);
-    let alive = Arc::new(Alive::default());
-    let content = file(1 << 20, &alive);
-    let response = http.post(&server.url()).stream(ITEM as u64 * (1 << 20), content).send().await.unwrap();
-    assert_eq!(response.status(), 413);
-    assert_eq!(response.bytes(9).await.unwrap(), "too much");
-    until_idle(&http, 0).await;
-    testkit::until(BOUND, || alive.now.load(Ordering::SeqCst) == 0).await;
+    for end in [End::Hang, End::Stop] {
+        let options = UpstreamOptions { answer_early: true, ..Default::default() };
+        let server =
+            testkit::upstream_with(options, move |_| Reply::new(413).body("too much").then(end)).await;
+        let http = pool(|config| config.max_sockets = 1);
+        let alive = Arc::new(Alive::default());
+        let content = file(1 << 20, &alive);
+        let response =
+            http.post(&server.url()).stream(ITEM as u64 * (1 << 20), content).send().await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(response.bytes(9).await.unwrap(), "too much");
+        until_idle(&http, 0).await;
+        testkit::until(BOUND, || alive.now.load(Ordering::SeqCst) == 0).await;
+        let peak = alive.peak.load(Ordering::SeqCst);
+        assert!(peak <= 32, "{end:?}: {peak} items of 64 kB in memory");
+    }
 }
 
 /// A source that sends something and then nothing any more.
@@ -193,4 +208,107 @@ async fn http_48_a_source_that_stalls_is_silence_and_a_cancelled_upload_frees_it
     until_idle(&http, 0).await;
     assert_eq!(get(&http, &server.url()).await.unwrap(), "a");
     assert_eq!(server.requests(), 1);
+}
+
+/// A server of one connection that reads slowly for that long, about 5 MB a second, and then goes on as it shall.
+fn slow_reader(slowly: Duration, goes_on: bool, length: u64) -> (String, JoinSet<()>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // What the kernel takes in one's stead would be read at once.
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut socket = BufReader::new(listener.accept().await.unwrap().0);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        let (started, mut left, mut piece) = (Instant::now(), length, vec![0; 256 * 1024]);
+        while started.elapsed() < slowly {
+            tokio::time::sleep(ms(50)).await;
+            left -= socket.read(&mut piece).await.unwrap() as u64;
+        }
+        while goes_on && left > 0 {
+            left -= socket.read(&mut piece).await.unwrap() as u64;
+        }
+        if goes_on {
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstored").await.unwrap();
+        }
+        // The connection stays.
+        std::future::pending().await
+    });
+    (url, tasks)
+}
+
+#[tokio::test]
+async fn http_50_an_upload_that_moves_is_not_silence_whoever_is_slow() {
+    const ITEMS: u64 = 512;
+    let (timeout, slowly) = (Duration::from_secs(1), ms(2_500));
+    let alive = Arc::new(Alive::default());
+    let by_reader = async {
+        let (url, _server) = slow_reader(slowly, true, ITEMS * ITEM as u64);
+        let http = pool(|config| config.timeout = timeout);
+        let sent = http.post(&url).stream(ITEMS * ITEM as u64, file(ITEMS, &alive)).send().await;
+        assert_eq!(sent.unwrap().bytes(9).await.unwrap(), "stored");
+        until_idle(&http, 1).await;
+    };
+    let by_source = async {
+        let server = testkit::upstream(|_| Reply::ok("stored")).await;
+        let http = pool(|config| config.timeout = timeout);
+        let trickle = stream::iter(0..25).then(async |_| {
+            tokio::time::sleep(ms(100)).await;
+            Ok(Bytes::from_static(b"a"))
+        });
+        let sent = http.post(&server.url()).stream(25, trickle).send().await;
+        assert_eq!(sent.unwrap().bytes(9).await.unwrap(), "stored");
+        until_idle(&http, 1).await;
+        assert_eq!((server.accepted(), server.requests()), (1, 1));
+    };
+    let started = Instant::now();
+    tokio::join!(by_reader, async {
+        by_source.await;
+        assert!(started.elapsed() >= slowly, "it was not slow");
+    });
+    assert!(started.elapsed() >= slowly, "it was not slow");
+    assert_eq!(alive.now.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn http_50_an_upload_that_stalls_midway_is_silence_and_its_place_is_free() {
+    // More than the kernel's buffers take.
+    const ITEMS: u64 = 512;
+    let (url, _server) = slow_reader(ms(300), false, ITEMS * ITEM as u64);
+    let http = pool(|config| (config.max_sockets, config.timeout) = (1, ms(500)));
+    let (alive, taken) = (Arc::new(Alive::default()), Arc::new(AtomicU64::new(0)));
+    let counter = Arc::clone(&taken);
+    let content = file(ITEMS, &alive).inspect(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let started = Instant::now();
+    let sent = http.post(&url).stream(ITEMS * ITEM as u64, content).send();
+    let error = tokio::time::timeout(BOUND, sent).await.expect("it hangs").unwrap_err();
+    assert!(matches!(error, HttpError::Head { .. }) && error.is_timeout(), "{error:?}");
+    assert!(started.elapsed() >= ms(500), "not silent for so long");
+    until_idle(&http, 0).await;
+    let taken = taken.load(Ordering::SeqCst);
+    assert!((1..ITEMS).contains(&taken), "{taken} of {ITEMS} items were sent");
+    testkit::until(BOUND, || alive.now.load(Ordering::SeqCst) == 0).await;
+    let peak = alive.peak.load(Ordering::SeqCst);
+    assert!(peak <= 32, "{peak} items of 64 kB in memory");
+
+    // The same from the beginning, and the pool goes on.
+    let options = UpstreamOptions { answer_early: true, ..Default::default() };
+    let server = testkit::upstream_with(options, |request| match &*request.method {
+        "POST" => Reply::none(End::Stop),
+        _ => Reply::ok("next"),
+    })
+    .await;
+    let body = vec![b'x'; ITEM * ITEMS as usize];
+    let error = http.post(&server.url()).body(body).send().await.unwrap_err();
+    assert!(matches!(error, HttpError::Head { .. }) && error.is_timeout(), "{error:?}");
+    assert_eq!(get(&http, &server.url()).await.unwrap(), "next");
+    until_idle(&http, 1).await;
+    assert_eq!((server.accepted(), closed(&http, "unfinished")), (2, 2));
 }

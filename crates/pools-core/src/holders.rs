@@ -23,7 +23,7 @@ use crate::{
 /// A lease as others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
-    /// `file:line` of the `acquire`.
+    /// `file:line` of the `acquire`; says so if the lease is shared by many callers, of whom that is the first.
     pub site: String,
     /// The request it was made for.
     pub request_id: Option<String>,
@@ -52,12 +52,19 @@ pub(crate) struct Record {
     request_id: Option<RequestId>,
     since: Instant,
     reported: bool,
+    /// By many, one after the other: that it is out for long says nothing about any of them.
+    shared: bool,
 }
 
 impl Record {
     /// Acquired at `site`, for the request of the current task if there is one.
     pub(crate) fn new(site: &'static Location<'static>, since: Instant) -> Self {
-        Self { site, request_id: telemetry::request_id(), since, reported: false }
+        Self { site, request_id: telemetry::request_id(), since, reported: false, shared: false }
+    }
+
+    /// Acquired for many, of whom the first stood at `site`.
+    pub(crate) fn shared(site: &'static Location<'static>, since: Instant) -> Self {
+        Self { site, request_id: None, since, reported: false, shared: true }
     }
 
     /// To be called when the lease is back.
@@ -70,8 +77,9 @@ impl Record {
 
     fn describe(&self, now: Instant) -> Holder {
         let held = now.saturating_duration_since(self.since);
+        let label = if self.shared { " (shared by many)" } else { "" };
         Holder {
-            site: format!("{}:{}", self.site.file(), self.site.line()),
+            site: format!("{}:{}{label}", self.site.file(), self.site.line()),
             request_id: self.request_id.as_ref().map(ToString::to_string),
             held,
             since: Utc::now() - held,
@@ -150,7 +158,8 @@ pub(crate) trait Leases: Send + Sync + 'static {
     fn overdue(&self, threshold: Duration) -> Vec<Holder> {
         let (now, mut overdue) = (Instant::now(), Vec::new());
         self.visit(&mut |record| {
-            if !record.reported && now.saturating_duration_since(record.since) >= threshold {
+            if !record.reported && !record.shared && now.saturating_duration_since(record.since) >= threshold
+            {
                 record.reported = true;
                 overdue.push(record.describe(now));
             }

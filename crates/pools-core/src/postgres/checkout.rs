@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{
-    Shared,
+    SLOT_TIMEOUT, Shared,
     error::PgError,
     held::{Held, Home, Inside, Parts, Place, SlotGuard},
     lease::Lease,
@@ -51,19 +51,51 @@ enum Step {
     Fit(Parts),
 }
 
-/// For whom a connection is checked out; for the pool itself without a site.
+/// For whom a connection is checked out.
 #[derive(Clone, Copy)]
 pub(super) struct Errand {
-    pub(super) site: Option<&'static Location<'static>>,
+    pub(super) who: Who,
     /// Longest time to open a connection.
     pub(super) limit: Duration,
 }
 
+/// Who wants a connection.
+#[derive(Clone, Copy)]
+pub(super) enum Who {
+    /// The pool itself.
+    Nobody,
+    Caller(&'static Location<'static>),
+    /// Callers of the lane, of whom the first stood there.
+    Lane(&'static Location<'static>),
+}
+
+impl Errand {
+    /// Of somebody who holds it from now on.
+    pub(super) fn record(self, now: Instant) -> Option<Record> {
+        match self.who {
+            Who::Nobody => None,
+            Who::Caller(site) => Some(Record::new(site, now)),
+            Who::Lane(site) => Some(Record::shared(site, now)),
+        }
+    }
+}
+
 impl Shared {
-    pub(super) async fn acquire(self: Arc<Self>, site: &'static Location<'static>) -> Result<Lease, PgError> {
+    pub(super) fn acquire(
+        self: Arc<Self>,
+        site: &'static Location<'static>,
+    ) -> impl Future<Output = Result<Lease, PgError>> + Send + use<> {
+        self.acquire_for(Who::Caller(site), site)
+    }
+
+    pub(super) async fn acquire_for(
+        self: Arc<Self>,
+        who: Who,
+        site: &'static Location<'static>,
+    ) -> Result<Lease, PgError> {
         outgoing::begin().await;
         let started = Instant::now();
-        let errand = Errand { site: Some(site), limit: self.config.connect_timeout };
+        let errand = Errand { who, limit: self.config.connect_timeout };
         match begin(self, started, errand) {
             Step::Fit(parts) => Ok(Lease::new(Held::new(parts, started))),
             // In a box, as everything that takes long is: an acquire that needs none of it is small to move.
@@ -111,9 +143,10 @@ impl Shared {
         }
     }
 
-    /// A connection turned out to be dead: everything opened before now is looked at with suspicion.
-    pub(super) fn suspect(&self) {
-        self.state.lock().next_epoch();
+    /// A connection opened in `epoch` turned out to be dead: everything opened before now is looked at with suspicion,
+    /// unless that was done since it was opened.
+    pub(super) fn suspect(&self, epoch: u64) {
+        self.state.lock().suspect(epoch);
         self.wake.notify_one();
     }
 
@@ -172,7 +205,11 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
         step = match step {
             Step::Outside(pool) => return Err(pool.exhausted(now)),
             Step::Inside(inside) => {
-                // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places.
+                // Never waits but for the one hop in which bb8 makes a slot: there are as many slots as places. Nor does
+                // it come here again and again, but while bb8's queue is swept.
+                if now.elapsed() > SLOT_TIMEOUT {
+                    return Err(inside.pool().exhausted(now));
+                }
                 let slot = inside.pool().slots.get_owned().await;
                 let slot = slot.map_err(|_| inside.pool().exhausted(now))?;
                 look(slot, inside, now, errand, None)
@@ -195,21 +232,22 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
 fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>) -> Step {
     let pool = inside.pool();
     let Some(conn) = slot.conn.take() else {
-        // Left by a caller that went away while bb8 made it? Behind it there is something better.
-        let better = pool.slots.state().idle_connections > 0;
+        // Left by a caller that went away while bb8 made it? Behind it there is something better. Or bb8's queue is
+        // being swept: those that are idle have no places, so that one more beside them would be one too many.
+        // They are back in a moment, and asking bb8 again lets others run.
+        let better = pool.slots.state().idle_connections > 0 || pool.state.lock().counts().idle > 0;
         return if better { Step::Inside(inside) } else { Step::Empty(Place { slot, inside }) };
     };
     let (expired, due) = (now >= conn.expires, pool.is_due(now.saturating_duration_since(conn.used)));
-    let holder = errand.site.map(|site| Record::new(site, now));
+    let holder = errand.record(now);
     let waited = waited.filter(|_| !expired && !due);
     let checked_out = pool.state.lock().check_out(conn.id, conn.epoch, holder, waited);
     let reason = match checked_out {
-        CheckOut::NotIdle if conn.is_dead() => {
+        // The server closed it.
+        CheckOut::NotIdle => {
             pool.forget(conn, CloseReason::Peer);
             return Step::Inside(inside);
         }
-        // Condemned as superfluous a moment ago, but we came first.
-        CheckOut::NotIdle => CloseReason::MaxFree,
         CheckOut::Outdated => CloseReason::Invalidated,
         CheckOut::Taken if expired => CloseReason::Recycled,
         CheckOut::Taken => {
@@ -227,13 +265,17 @@ async fn check(parts: Parts, now: Instant) -> Step {
     let passed = held.conn().ping(CHECK_TIMEOUT).await;
     let pool = Arc::clone(held.pool());
     let parts = held.into_parts();
-    if passed {
-        return Step::Fit(parts);
-    }
-    pool.suspect();
+    let reason = match passed {
+        true if Instant::now() < parts.conn.expires => return Step::Fit(parts),
+        true => CloseReason::Recycled,
+        false => {
+            pool.suspect(parts.conn.epoch);
+            CloseReason::CheckFailed
+        }
+    };
     pool.state.lock().condemn(parts.conn.id);
     match parts.home {
-        Home::Place(place) => Step::Unfit(place, parts.conn, CloseReason::CheckFailed),
+        Home::Place(place) => Step::Unfit(place, parts.conn, reason),
         Home::Nowhere(pool) => Step::Outside(pool),
     }
 }
@@ -271,7 +313,7 @@ impl<'a, P: Deref<Target = Shared>> Attempt<'a, P> {
         self.counted = true;
         let outcome = match &result {
             Ok(_) => Outcome::Ok,
-            Err(PgError::Exhausted { .. }) => Outcome::Timeout,
+            Err(PgError::Exhausted { .. } | PgError::Paused { .. }) => Outcome::Timeout,
             Err(PgError::QueueFull { .. }) => Outcome::QueueFull,
             Err(PgError::Closed) => Outcome::Refused,
             Err(_) => Outcome::OpenFailed,

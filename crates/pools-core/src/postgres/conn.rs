@@ -13,12 +13,12 @@ use std::{
 use bb8_postgres::tokio_postgres::{
     self as driver, CancelToken, Client, Row, Statement, error::SqlState, types::ToSql,
 };
-use futures_util::future::join;
+use futures_util::{FutureExt, future::join};
 use parking_lot::Mutex;
 use tokio::{
     net::UnixStream,
     task::{AbortHandle, JoinHandle},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
     watch::Watch,
     wire::Wire,
 };
+use crate::resilience::deadline;
 
 /// How to reach a connection that somebody else holds.
 #[derive(Debug)]
@@ -200,6 +201,17 @@ impl Conn {
         self.run_within(patience, first_word, pin!(self.client.batch_execute(sql))).await
     }
 
+    /// Tells the server when less time is left than it would take by itself, in front of the next statement. Once per
+    /// lease; [`clean`](Self::clean) undoes it.
+    pub(super) fn limit_by(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(share) = self.rules.share_of(left) else { return };
+        if !self.limited.swap(true, Ordering::AcqRel) {
+            // Polled once, it is sent. Nobody waits for the answer, which comes before that of the statement.
+            drop(self.client.batch_execute(&self.rules.limit(share)).now_or_never());
+        }
+    }
+
     /// One round trip.
     pub(super) async fn ping(&self, limit: Duration) -> bool {
         let unfinished = Unfinished::begin(&self.abandoned);
@@ -221,18 +233,29 @@ impl Conn {
         shown: impl Fn() -> String,
         work: Pin<&mut impl Future<Output = Result<T, driver::Error>>>,
     ) -> Result<T, PgError> {
-        let (unfinished, started) = (Unfinished::begin(&self.abandoned), Instant::now());
+        let (started, deadline) = (Instant::now(), deadline::current());
+        if deadline.is_some_and(|deadline| deadline <= started) {
+            return Err(PgError::Late { after: Duration::ZERO });
+        }
+        let unfinished = Unfinished::begin(&self.abandoned);
         self.touched.store(true, Ordering::Release);
-        let result = self.link.watch.patiently(started, patience, work).await;
+        let answer = pin!(self.link.watch.patiently(started, patience, work));
+        let result = match deadline {
+            None => Ok(answer.await),
+            Some(deadline) => timeout_at(deadline, answer).await,
+        };
         let took = started.elapsed();
         if took >= self.rules.slow && !self.rules.slow.is_zero() {
             tracing::warn!(pool = "postgres", ?took, statement = shown(), "slow statement");
         }
-        let Some(result) = result else {
-            return Err(PgError::Stalled { after: patience });
-        };
-        unfinished.end();
-        result.map_err(PgError::of_statement)
+        match result {
+            Ok(Some(result)) => {
+                unfinished.end();
+                result.map_err(PgError::of_statement)
+            }
+            Ok(None) => Err(PgError::Stalled { after: patience }),
+            Err(_) => Err(PgError::Late { after: took }),
+        }
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, driver::Error> {

@@ -21,7 +21,7 @@ impl Shared {
         assert!((1..=10_000).contains(&bounds.size) && bounds.overflow <= 10_000, "a pool of {bounds:?}");
         let doomed = {
             let mut state = self.state.lock();
-            let doomed = state.resize(bounds);
+            let doomed = state.resize(bounds, self.config.overflow_linger.is_zero());
             // Under the same lock as a pause and its end, so that the gate always has the last one's places.
             if !state.is_paused() && bounds.all() > self.gate.limit() {
                 self.gate.resize(bounds.all());
@@ -30,9 +30,19 @@ impl Shared {
         };
         // Before the free places are gone: closing needs them, and pays with them.
         self.retire(doomed, CloseReason::MaxFree);
-        let state = self.state.lock();
-        if !state.is_paused() {
-            self.gate.resize(state.bounds().all());
+        {
+            let state = self.state.lock();
+            if !state.is_paused() {
+                self.gate.resize(state.bounds().all());
+            }
+        }
+        self.tell_surplus();
+    }
+
+    /// Nobody needs to come back for what is idle beyond `size` to be noticed.
+    fn tell_surplus(&self) {
+        if self.state.lock().has_surplus() {
+            self.surplus.notify_one();
         }
     }
 
@@ -65,9 +75,10 @@ impl Shared {
             let bounds = state.bounds();
             self.gate.resize(bounds.all());
             // What a resize during the pause had no places to close.
-            state.resize(bounds)
+            state.resize(bounds, self.config.overflow_linger.is_zero())
         };
         self.retire(doomed, CloseReason::MaxFree);
+        self.tell_surplus();
     }
 
     pub(super) fn invalidate(self: &Arc<Self>) {

@@ -16,6 +16,14 @@ pub enum PgError {
         /// What is wrong with it.
         fault: UrlFault,
     },
+    /// More connections are to be kept without traffic than are kept at all: lower one, or raise the other.
+    #[error("DB_MIN_IDLE {min_idle} is more than DB_POOL_SIZE {size}")]
+    MinIdle {
+        /// `DB_MIN_IDLE`.
+        min_idle: u32,
+        /// `DB_POOL_SIZE`.
+        size: u32,
+    },
     /// Every place was taken for the whole wait: raise the limit, or shorten the work of the longest holder.
     #[error(
         "QueuePool limit of size {size} overflow {overflow} reached, connection timed out, timeout {:.2}{}{}",
@@ -84,6 +92,13 @@ pub enum PgError {
         /// How long the statement was waited for.
         after: Duration,
     },
+    /// The caller's own time was over before the answer came; the statement is cancelled, whether it took effect is
+    /// unknown: give the request more time, or its statements less to do.
+    #[error("the request's time was over, {after:.1?} after the statement began")]
+    Late {
+        /// How long the statement was waited for.
+        after: Duration,
+    },
     /// The lease cannot be used any more: an earlier statement's future was dropped before it ended.
     #[error("an earlier statement on this lease was dropped unfinished")]
     Unfinished,
@@ -129,7 +144,7 @@ impl PgError {
         match self {
             Self::Exhausted { .. } | Self::QueueFull { .. } | Self::Paused { .. } => true,
             Self::Open { .. } | Self::Closed => true,
-            Self::Lost { .. } | Self::Stalled { .. } | Self::Unfinished => true,
+            Self::Lost { .. } | Self::Stalled { .. } | Self::Late { .. } | Self::Unfinished => true,
             Self::Migration { cause, .. } => cause.is_unavailable(),
             // Class 53: insufficient resources; 57P01 to 57P03: the server shuts down or starts.
             Self::Statement { sqlstate: Some(state), .. } => {

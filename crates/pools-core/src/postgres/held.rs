@@ -17,7 +17,10 @@ use std::{
 
 use bb8_postgres::bb8::PooledConnection;
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
 use super::{
     Shared,
@@ -261,9 +264,18 @@ impl Shared {
 
     /// Closes a connection and waits until the server's side is gone.
     pub(super) async fn close(self: &Arc<Self>, conn: Box<Conn>, reason: CloseReason) {
+        self.close_within(GRACE, conn, reason).await;
+    }
+
+    pub(super) async fn close_within(
+        self: &Arc<Self>,
+        grace: Duration,
+        conn: Box<Conn>,
+        reason: CloseReason,
+    ) {
         self.state.lock().condemn(conn.id);
         let closing = Closing { pool: Arc::clone(self), id: conn.id, reason };
-        if !conn.close(GRACE).await {
+        if !conn.close(grace).await {
             self.cut_off.fetch_add(1, Ordering::Relaxed);
         }
         drop(closing);
@@ -280,26 +292,30 @@ impl Shared {
 
     /// Closes these connections, as far as they are idle still and there are places for it: a closing connection
     /// has a server process and therefore needs one.
-    pub(super) fn retire(self: &Arc<Self>, ids: Vec<ConnId>, reason: CloseReason) {
+    pub(super) fn retire(self: &Arc<Self>, mut ids: Vec<ConnId>, reason: CloseReason) {
         let places: Vec<_> = ids.iter().map_while(|_| self.try_enter().ok().flatten()).collect();
-        let mut doomed = Vec::new();
-        {
-            let mut state = self.state.lock();
-            for id in ids.into_iter().take(places.len()) {
-                // Somebody may have taken it since.
-                if state.condemn_idle(id) {
-                    doomed.push(id);
-                }
-            }
+        ids.truncate(places.len());
+        if ids.is_empty() {
+            return;
         }
-        let taken = self.take_idle(|conn| doomed.contains(&conn.id));
-        // One that is missing was popped by a caller just now, who finds it condemned and closes it.
+        // Condemned when they are in our hands and not before: whatever is in bb8's queue can be used.
+        let taken = self.take_idle(|conn| ids.contains(&conn.id));
         for ((conn, slot), inside) in taken.into_iter().zip(places) {
             Parts { conn, home: Home::Place(Place { slot, inside }) }.close_in_background(reason);
         }
+        // One that is idle and was not found is on its way: its holder checked it in, and is about to give it to bb8.
+        let missed = self.state.lock().idle_among(ids);
+        if !missed.is_empty() {
+            let pool = Arc::clone(self);
+            self.spawn("retire", async move {
+                yield_now().await;
+                pool.retire(missed, reason);
+            });
+        }
     }
 
-    /// Takes those idle connections out of bb8 that `wanted` picks. The others keep their order.
+    /// Takes those idle connections out of bb8 that `wanted` picks. The others keep their order. Meanwhile bb8 has
+    /// none, and callers who find that wait for its end, since the state's idle ones are not gone.
     pub(super) fn take_idle(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<(Box<Conn>, SlotGuard)> {
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
         while let Some(mut slot) = self.pop_idle() {
@@ -337,8 +353,11 @@ struct Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.pool.state.lock().remove(self.id);
-        self.pool.recorder.closed(self.reason);
+        // The server may have ended it just before it was condemned.
+        let ours = self.pool.state.lock().remove(self.id).is_some();
+        if ours {
+            self.pool.recorder.closed(self.reason);
+        }
         self.pool.changes.tell();
     }
 }

@@ -14,13 +14,18 @@
 //! once, not one after the other.
 //!
 //! **Limits**: autocommit only; a slow statement holds up those behind it on the same connection. Statements of
-//! one caller run in the order in which it awaits them.
-//! **Cancel safety**: a statement whose future is dropped runs on; its member takes no new statements, and when
-//! its neighbours are done it is cancelled on the server.
+//! one caller run in the order in which it awaits them. The first word tells what needs a connection to itself, but
+//! not what a function does: one that changes the session (`pg_advisory_lock`, `set_config` for more than its
+//! transaction) does so for everybody, and belongs on a lease.
+//! **Sent again** is only what the caller calls a [`read`](Lane::read).
+//! **Cancel safety**: a statement whose future is dropped, or whose caller's deadline passes, runs on; its member takes
+//! no new statements, and when its neighbours are done it is cancelled on the server. The server's own statement
+//! time-out holds for it and for each of them.
 
 use std::{
     panic::Location,
     sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
 };
 
 use bb8_postgres::tokio_postgres::{Row, types::ToSql};
@@ -33,6 +38,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Shared,
+    checkout::Who,
     config::PgConfig,
     error::PgError,
     lease::{Lease, at_most_one, exactly_one},
@@ -46,8 +52,8 @@ const FULL: usize = 16;
 /// Statements that may share a connection: each is a transaction of its own and changes no session state.
 const ALONE: [&str; 9] = ["select", "insert", "update", "delete", "merge", "with", "values", "table", "show"];
 
-/// Of these, the ones that change nothing. `WITH` may.
-const READS: [&str; 4] = ["select", "values", "table", "show"];
+/// Beyond any limit that an acquire has.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// An acquire that several callers wait for. Errors are shared, hence the `Arc`.
 type Acquiring = BoxFuture<'static, Result<Arc<Lease>, Arc<PgError>>>;
@@ -80,16 +86,13 @@ impl Lane {
         Self { pool, site }
     }
 
-    /// All rows of a statement. A plain read (`SELECT`, `VALUES`, `TABLE`, `SHOW`) is tried once more when the
-    /// shared connection breaks under it.
+    /// All rows of a statement, which is sent once. See [`read`](Self::read) for those that may be sent again.
     ///
     /// # Errors
     /// As [`Lease::query`]; [`PgError::NotAlone`] for statements that need a connection to themselves.
     pub async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
-        match self.query_once(sql, params).await {
-            Err(PgError::Lost { .. }) if begins_with(sql, &READS) => self.query_once(sql, params).await,
-            result => result,
-        }
+        let carrier = self.carrier(sql).await?;
+        self.seen(&carrier, carrier.conn().query(sql, params).await)
     }
 
     /// The only row, or none.
@@ -108,23 +111,46 @@ impl Lane {
         exactly_one(self.query(sql, params).await?)
     }
 
-    /// Runs a statement and returns the number of rows it changed. Never tried twice.
+    /// All rows of a statement that changes nothing, by the caller's word: it is sent once more when the shared
+    /// connection breaks under it. A `SELECT` of a function that writes must not come here.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn read(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
+        match self.query(sql, params).await {
+            Err(PgError::Lost { .. }) => self.query(sql, params).await,
+            result => result,
+        }
+    }
+
+    /// The only row of a [`read`](Self::read), or none.
+    ///
+    /// # Errors
+    /// As [`query_opt`](Self::query_opt).
+    pub async fn read_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
+        at_most_one(self.read(sql, params).await?)
+    }
+
+    /// The only row of a [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`query_one`](Self::query_one).
+    pub async fn read_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
+        exactly_one(self.read(sql, params).await?)
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
     ///
     /// # Errors
     /// As [`query`](Self::query).
     pub async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
         let carrier = self.carrier(sql).await?;
-        self.seen(carrier.conn().execute(sql, params).await)
+        self.seen(&carrier, carrier.conn().execute(sql, params).await)
     }
 
-    async fn query_once(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
-        let carrier = self.carrier(sql).await?;
-        self.seen(carrier.conn().query(sql, params).await)
-    }
-
-    fn seen<T>(&self, result: Result<T, PgError>) -> Result<T, PgError> {
+    fn seen<T>(&self, carrier: &Lease, result: Result<T, PgError>) -> Result<T, PgError> {
         if matches!(result, Err(PgError::Lost { .. } | PgError::Stalled { .. })) {
-            self.pool.suspect();
+            self.pool.suspect(carrier.conn().epoch);
         }
         result
     }
@@ -154,10 +180,12 @@ impl Lane {
                 // Without members the lane is an acquire per statement.
                 (None, None) => return self.acquire().await,
             };
-            let result = match self.join(vacant) {
-                // Its own limits are those of this caller.
-                (acquiring, true) => acquiring.await,
-                (acquiring, false) => match timeout_at(latest, acquiring).await {
+            let (acquiring, new) = self.join(vacant);
+            // One that begins now has the pool's own time-out as its limit, and its own error for it.
+            let limit = if new { deadline::current() } else { Some(latest) };
+            let result = match limit {
+                None => acquiring.await,
+                Some(limit) => match timeout_at(limit, acquiring).await {
                     Ok(result) => result,
                     Err(_) => return Err(self.pool.exhausted(started)),
                 },
@@ -179,7 +207,8 @@ impl Lane {
         }
         let lane = self.clone();
         let new = async move {
-            let result = lane.acquire().await;
+            // It is for all who wait, and none of their deadlines is its own.
+            let result = deadline::beyond(Instant::now() + NEVER, lane.acquire()).await;
             let member = &lane.pool.lane[member];
             if let Ok(carrier) = &result {
                 *member.carrier.lock() = Arc::downgrade(carrier);
@@ -194,7 +223,7 @@ impl Lane {
     }
 
     async fn acquire(&self) -> Result<Arc<Lease>, PgError> {
-        Arc::clone(&self.pool).acquire(self.site).await.map(Arc::new)
+        Arc::clone(&self.pool).acquire_for(Who::Lane(self.site), self.site).await.map(Arc::new)
     }
 }
 

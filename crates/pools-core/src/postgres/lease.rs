@@ -6,7 +6,7 @@ use bb8_postgres::tokio_postgres::{Row, types::ToSql};
 use tokio::time::Instant;
 
 use super::{conn::Conn, error::PgError, held::Held};
-use crate::pool::PoolKind;
+use crate::{pool::PoolKind, resilience::deadline};
 
 /// A borrowed connection. Goes back to its pool when dropped.
 ///
@@ -16,6 +16,11 @@ use crate::pool::PoolKind;
 /// When a statement's future is dropped before its end, the lease refuses further statements with
 /// [`PgError::Unfinished`]. Dropped, it goes to a task of the pool that cancels the statement on the server, waits
 /// for its end and rolls back what was open; the place stays taken until then.
+///
+/// # Deadlines
+/// No statement outlives its caller's [deadline](crate::resilience::deadline): it ends with [`PgError::Late`] as if its
+/// future had been dropped. Where that leaves less than half of the server's own statement time-out, the server is
+/// told, in front of the lease's next statement and without a round trip of its own.
 #[must_use = "a lease that is not used still takes a place in the pool"]
 #[derive(Debug)]
 pub struct Lease {
@@ -99,12 +104,9 @@ impl Lease {
         if self.conn().rules.transaction_pooling {
             return Err(PgError::NoSession);
         }
-        let most = self.held.pool().config.statement_timeout;
-        // 0 would mean no limit at all.
-        let millis = limit.min(most).as_millis().max(1);
-        self.ready().await?;
         self.conn().limited.store(true, Ordering::Release);
-        self.seen(self.conn().batch(&format!("SET statement_timeout = {millis}")).await)
+        self.ready().await?;
+        self.seen(self.conn().batch(&self.conn().rules.limit(limit)).await)
     }
 
     /// Has the connection closed instead of used again, such as when its session cannot be trusted any more.
@@ -130,13 +132,16 @@ impl Lease {
         if conn.rollback_due.swap(false, Ordering::AcqRel) {
             self.seen(conn.batch(conn.rules.texts().rollback).await)?;
         }
+        if let Some(deadline) = deadline::current() {
+            conn.limit_by(deadline);
+        }
         Ok(())
     }
 
     /// A connection that breaks condemns those opened before it: the server was probably restarted.
     fn seen<T>(&self, result: Result<T, PgError>) -> Result<T, PgError> {
         if matches!(result, Err(PgError::Lost { .. } | PgError::Stalled { .. })) {
-            self.held.pool().suspect();
+            self.held.pool().suspect(self.conn().epoch);
         }
         result
     }

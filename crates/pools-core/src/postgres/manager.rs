@@ -4,7 +4,10 @@ use std::{
     future::poll_fn,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -76,13 +79,19 @@ impl Manager {
         Self { target }
     }
 
-    /// TCP, TLS and log-in, all of it by `deadline`.
-    pub(super) async fn open(&self, deadline: Instant, limit: Duration) -> Result<Opened, OpenError> {
+    /// TCP, TLS and log-in, all of it by `deadline`. Attempts given up after the server may have made a process for
+    /// them are counted in `cut_off`.
+    pub(super) async fn open(
+        &self,
+        deadline: Instant,
+        limit: Duration,
+        cut_off: &AtomicU64,
+    ) -> Result<Opened, OpenError> {
         let open = async {
             if self.target.sockets.is_empty() {
-                self.open_tcp(deadline).await
+                self.open_tcp(deadline, cut_off).await
             } else {
-                self.open_unix().await
+                self.open_unix(cut_off).await
             }
         };
         match timeout_at(deadline, open).await {
@@ -92,7 +101,7 @@ impl Manager {
     }
 
     /// Tries the hosts in order, each for its share of the time that is left.
-    async fn open_tcp(&self, deadline: Instant) -> Result<Opened, OpenError> {
+    async fn open_tcp(&self, deadline: Instant, cut_off: &AtomicU64) -> Result<Opened, OpenError> {
         let mut result = None;
         let mut hosts: Vec<_> = self.target.hosts.iter().collect();
         if hosts.iter().any(|host| host.get_load_balance_hosts() == LoadBalanceHosts::Random) {
@@ -102,7 +111,11 @@ impl Manager {
         for (host, left) in hosts.into_iter().zip(shares) {
             let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(1);
             let connector = self.target.connector.fresh();
-            match timeout(share, host.connect(connector.clone())).await {
+            let mut attempt = Attempt { connector: &connector, cut_off, over: false };
+            let ended = timeout(share, host.connect(connector.clone())).await;
+            attempt.over = ended.is_ok();
+            drop(attempt);
+            match ended {
                 Ok(Ok((client, connection))) => return Ok(opened(client, connection, connector, None)),
                 Ok(Err(cause)) => result = Some(refused(cause)),
                 Err(_) => result = Some(OpenError::TimedOut { after: share }),
@@ -111,21 +124,39 @@ impl Manager {
         Err(result.expect("BUG: a target has a host"))
     }
 
-    async fn open_unix(&self) -> Result<Opened, OpenError> {
+    async fn open_unix(&self, cut_off: &AtomicU64) -> Result<Opened, OpenError> {
         let mut result = None;
         for ((directory, port), host) in self.target.sockets.iter().zip(&self.target.hosts) {
             let path = directory.join(format!(".s.PGSQL.{port}"));
             let connector = self.target.connector.plain();
+            let mut attempt = Attempt { connector: &connector, cut_off, over: false };
             let opening = match UnixStream::connect(&path).await {
                 Ok(stream) => host.connect_raw(stream, connector.handshake("")).await.map_err(refused),
                 Err(cause) => Err(OpenError::Socket { cause: Arc::new(cause) }),
             };
+            attempt.over = true;
+            drop(attempt);
             match opening {
                 Ok((client, connection)) => return Ok(opened(client, connection, connector, Some(path))),
                 Err(error) => result = Some(error),
             }
         }
         Err(result.expect("BUG: a Unix target has a socket"))
+    }
+}
+
+/// One try to connect. Dropped before it is over, it is counted if it had reached the server.
+struct Attempt<'a> {
+    connector: &'a Connector,
+    cut_off: &'a AtomicU64,
+    over: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.over && self.connector.wire().is_reached() {
+            self.cut_off.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -107,6 +107,7 @@ use self::{
     lane::Member,
     manager::{Manager, Slots},
     opener::Opener,
+    rules::Rules,
     state::{Bounds, State},
     url::Target,
 };
@@ -120,7 +121,7 @@ use crate::{
     tasks::Tasks,
 };
 
-/// bb8 never makes anybody wait; if it did after all, this is when its caller would hear of it.
+/// bb8 never makes anybody wait for long; if it did after all, this is when its caller would hear of it.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `DB_POOL_SIZE` and `DB_MAX_OVERFLOW` at their largest.
@@ -133,6 +134,7 @@ pub struct PgPool(Arc<Shared>);
 /// Everything the pool's parts share. Each part's methods stand in its own file.
 struct Shared {
     config: PgConfig,
+    rules: Rules,
     manager: Manager,
     slots: bb8::Pool<Slots>,
     gate: Arc<Admission>,
@@ -174,11 +176,14 @@ impl PgPool {
     /// A pool without connections. Nothing is sent here; its tasks begin to look for the server.
     ///
     /// # Errors
-    /// [`PgError::Url`] when the URL is absent or not understood.
+    /// [`PgError::Url`] when the URL is absent or not understood, [`PgError::MinIdle`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open(config: PgConfig) -> Result<Self, PgError> {
+        if config.min_idle > config.size {
+            return Err(PgError::MinIdle { min_idle: config.min_idle, size: config.size });
+        }
         let target = Target::parse(&config).map_err(|fault| PgError::Url { fault })?;
         let bounds = Bounds { size: config.size, overflow: config.overflow };
         let slots = bb8::Pool::builder()
@@ -191,6 +196,7 @@ impl PgPool {
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Slots);
         let shared = Arc::new(Shared {
+            rules: Rules::of(&config, target.statement_timeout),
             manager: Manager::new(target),
             slots,
             gate: Arc::new(Admission::new(bounds.all(), config.queue)),

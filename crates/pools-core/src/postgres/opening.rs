@@ -20,7 +20,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -29,12 +29,14 @@ use super::{
     checkout::Errand,
     conn::{Conn, Link},
     error::{OpenError, PgError, chain},
-    held::{Held, Home, Parts, Place},
+    held::{GRACE, Held, Home, Parts, Place},
     manager::Opened,
-    rules::Rules,
     state::{ConnId, Phase},
 };
-use crate::{holders::Record, resilience::Backoff, stats::CloseReason};
+use crate::{
+    resilience::{Backoff, deadline},
+    stats::CloseReason,
+};
 
 /// What the network may add to the server's statement time-out before an answer counts as lost.
 const NETWORK_SLACK: Duration = Duration::from_secs(5);
@@ -45,33 +47,46 @@ pub(super) type Old = Option<(Box<Conn>, CloseReason)>;
 impl Shared {
     /// Opens a connection in a task of the pool, in place of `old` if there is one.
     pub(super) async fn open(place: Place, old: Old, errand: Errand) -> Result<(Parts, Instant), PgError> {
-        let Errand { site, limit } = errand;
         let (sender, opened) = oneshot::channel();
         let started = Instant::now();
         let pool = Arc::clone(place.inside.pool());
+        // What drain closes has no place.
+        if old.is_none() && pool.state.lock().is_draining() {
+            return Err(PgError::Closed);
+        }
         pool.clone().spawn("open", async move {
-            let result = pool.open_in(place, old, limit).await;
+            let result = pool.open_in(place, old, errand.limit).await;
             // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,
             // and thereby given back.
             drop(sender.send(result));
         });
-        let held = opened.await.map_err(|_| PgError::Closed)?;
+        let opened = match deadline::current() {
+            None => opened.await,
+            Some(deadline) => timeout_at(deadline, opened).await.unwrap_or_else(|_| {
+                let after = started.elapsed();
+                Ok(Err(OpenError::TimedOut { after }))
+            }),
+        };
+        let held = opened.map_err(|_| PgError::Closed)?;
         let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
         let since = held.since;
-        if let Some(site) = site {
-            held.pool().state.lock().hold(held.conn().id, Record::new(site, since));
+        if let Some(record) = errand.record(since) {
+            held.pool().state.lock().hold(held.conn().id, record);
         }
         Ok((held.into_parts(), since))
     }
 
     async fn open_in(self: &Arc<Self>, place: Place, old: Old, limit: Duration) -> Result<Held, OpenError> {
+        let started = Instant::now();
+        let give_up = started + self.config.connect_retry_for;
         if let Some((conn, reason)) = old {
-            self.close(conn, reason).await;
+            // Within the limit, of which most is for what comes after.
+            self.close_within(GRACE.min(limit / 4), conn, reason).await;
         }
-        let give_up = Instant::now() + self.config.connect_retry_for;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut begun = started;
         loop {
-            let error = match self.open_once(limit).await {
+            let error = match self.open_once(begun, limit).await {
                 Ok(conn) => {
                     let parts = Parts { conn, home: Home::Place(place) };
                     return Ok(Held::new(parts, Instant::now()));
@@ -84,16 +99,16 @@ impl Shared {
                 return Err(error);
             }
             sleep(pause).await;
+            begun = Instant::now();
         }
     }
 
-    async fn open_once(self: &Arc<Self>, limit: Duration) -> Result<Box<Conn>, OpenError> {
-        let started = Instant::now();
-        let deadline = started + limit;
+    async fn open_once(self: &Arc<Self>, begun: Instant, limit: Duration) -> Result<Box<Conn>, OpenError> {
+        let (started, deadline) = (Instant::now(), begun + limit);
         let turn = self.opener.enter(deadline).await.ok_or(OpenError::TimedOut { after: limit })??;
         let (id, epoch) = self.state.lock().begin_open();
         let opening = Opening { pool: self, id, opened: false };
-        let result = self.manager.open(deadline, limit).await;
+        let result = self.manager.open(deadline, limit, &self.cut_off).await;
         self.recorder.open_ended(result.is_ok(), started.elapsed());
         match result {
             Ok(opened) => {
@@ -178,8 +193,8 @@ impl Opening<'_> {
             used: now,
             link,
             driver,
-            patience: pool.config.statement_timeout + NETWORK_SLACK,
-            rules: Rules::of(&pool.config),
+            patience: pool.rules.statement_timeout + NETWORK_SLACK,
+            rules: pool.rules,
             alone: tokio::sync::Mutex::default(),
             touched: AtomicBool::new(false),
             unwanted: AtomicBool::new(false),

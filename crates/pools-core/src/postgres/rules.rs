@@ -13,6 +13,8 @@ pub(super) struct Rules {
     pub(super) transaction_pooling: bool,
     /// `DB_SLOW_STATEMENT_MS`; 0 for never.
     pub(super) slow: Duration,
+    /// After how long the server ends a statement: `DB_STATEMENT_TIMEOUT`, unless the URL says otherwise.
+    pub(super) statement_timeout: Duration,
 }
 
 /// How a transaction begins and ends. Behind a proxy that pools by transaction no prepared statement may stay in
@@ -35,8 +37,27 @@ impl Rules {
         }
     }
 
-    pub(super) fn of(config: &PgConfig) -> Self {
+    /// Makes the server end statements after `limit`, but never later than it would by itself.
+    pub(super) fn limit(self, limit: Duration) -> String {
+        // 0 would mean no limit at all.
+        let millis = limit.min(self.statement_timeout).as_millis().max(1);
+        format!("SET statement_timeout = {millis}")
+    }
+
+    /// How much of the time until a caller's deadline the server is given for a statement; `None` when that is not worth
+    /// telling it. Most requests have about as much time as a statement may take: telling the server so each time would
+    /// cost each of them a message and a reset.
+    pub(super) fn share_of(self, left: Duration) -> Option<Duration> {
+        /// For the answer to be here by the deadline.
+        const MARGIN: Duration = Duration::from_millis(100);
+        let worth = !self.transaction_pooling && left < self.statement_timeout / 2;
+        worth.then(|| left - MARGIN.min(left / 10))
+    }
+
+    /// For connections whose server ends statements after `statement_timeout`.
+    pub(super) fn of(config: &PgConfig, statement_timeout: Duration) -> Self {
         Self {
+            statement_timeout,
             // A proxy's sessions are not ours to reset.
             full_reset: config.reset == "full" && !config.transaction_pooling,
             transaction_pooling: config.transaction_pooling,

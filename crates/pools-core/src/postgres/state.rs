@@ -130,6 +130,8 @@ pub(super) struct State<L> {
     last_serial: u64,
     epoch: u64,
     bounds: Bounds,
+    /// The largest bound so far: what was let in by it may still be on its way after a resize.
+    most: u32,
     paused: bool,
     draining: bool,
     tally: Tally,
@@ -144,6 +146,7 @@ impl<L: Clone> State<L> {
             last_serial: 0,
             epoch: 0,
             bounds,
+            most: bounds.all(),
             paused: false,
             draining: false,
             tally: Tally::default(),
@@ -152,6 +155,7 @@ impl<L: Clone> State<L> {
 
     /// A connection is about to be opened: its id, and the epoch that it belongs to.
     pub(super) fn begin_open(&mut self) -> (ConnId, u64) {
+        debug_assert!(self.counts.all() < self.most, "BUG: {:?} and one more, of {}", self.counts, self.most);
         self.last_serial += 1;
         let serial = self.last_serial;
         let entry = Entry { serial, phase: Phase::Opening, link: None, idle_since: None, holder: None };
@@ -236,13 +240,10 @@ impl<L: Clone> State<L> {
         self.entries.iter_mut().filter_map(|(_, entry)| entry.holder.as_mut())
     }
 
-    /// Takes an idle connection to close it; false when it is not idle any more.
-    pub(super) fn condemn_idle(&mut self, id: ConnId) -> bool {
-        let idle = self.phase(id) == Some(Phase::Idle);
-        if idle {
-            self.condemn(id);
-        }
-        idle
+    /// Those of them that are idle.
+    pub(super) fn idle_among(&self, mut ids: Vec<ConnId>) -> Vec<ConnId> {
+        ids.retain(|id| self.phase(*id) == Some(Phase::Idle));
+        ids
     }
 
     /// Its server process is about to go; the place is kept until [`remove`](Self::remove).
@@ -284,13 +285,21 @@ impl<L: Clone> State<L> {
         (idle[..due].iter().map(|(_, id)| *id).collect(), idle.get(due).map(|(since, _)| *since + linger))
     }
 
-    /// Changes the bounds. Returns those idle connections that must go now; what is out and beyond the bounds goes
-    /// when it is given back.
-    pub(super) fn resize(&mut self, bounds: Bounds) -> Vec<ConnId> {
+    /// Changes the bounds. Returns those idle connections that must go now, with `close_surplus` also those beyond
+    /// `size`; what is out and beyond the bounds goes when it is given back.
+    pub(super) fn resize(&mut self, bounds: Bounds, close_surplus: bool) -> Vec<ConnId> {
         self.bounds = bounds;
+        self.most = self.most.max(bounds.all());
         let mut idle = self.longest_idle();
-        idle.truncate(self.counts.all().saturating_sub(bounds.all()) as usize);
+        let beyond = self.counts.all().saturating_sub(bounds.all());
+        let surplus = if close_surplus { self.counts.idle.saturating_sub(bounds.size) } else { 0 };
+        idle.truncate(beyond.max(surplus) as usize);
         idle.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whether more than `size` are idle.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.counts.idle > self.bounds.size
     }
 
     pub(super) fn bounds(&self) -> Bounds {
@@ -318,6 +327,14 @@ impl<L: Clone> State<L> {
     /// Condemns everything opened so far: each is found out at its next checkout.
     pub(super) fn next_epoch(&mut self) {
         self.epoch += 1;
+    }
+
+    /// The same, because one opened in `epoch` turned out to be dead. One from before the last time says nothing about
+    /// those opened since.
+    pub(super) fn suspect(&mut self, epoch: u64) {
+        if epoch == self.epoch {
+            self.next_epoch();
+        }
     }
 
     pub(super) fn epoch(&self) -> u64 {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
-    checkout::{Errand, checkout},
+    checkout::{Errand, Who, checkout},
     conn::Conn,
     error::PgError,
     held::{Held, Inside},
@@ -92,7 +92,7 @@ async fn shed(pool: Weak<Shared>, surplus: Arc<tokio::sync::Notify>) {
 
 /// Checks a connection out for the pool itself.
 async fn hold(inside: Inside, limit: Duration) -> Result<Held, PgError> {
-    let (parts, since) = checkout(inside, Errand { site: None, limit }).await?;
+    let (parts, since) = checkout(inside, Errand { who: Who::Nobody, limit }).await?;
     Ok(Held::new(parts, since))
 }
 
@@ -116,8 +116,9 @@ impl Shared {
         match hold(inside, PROBE_LIMIT.min(self.config.connect_timeout)).await {
             Ok(held) => {
                 self.health.up();
-                if !self.capacity_checked.swap(true, Ordering::Relaxed) {
-                    self.check_capacity(held.conn()).await;
+                // By this task alone. One that fails is made again by the next probe.
+                if !self.capacity_checked.load(Ordering::Relaxed) && self.check_capacity(held.conn()).await {
+                    self.capacity_checked.store(true, Ordering::Relaxed);
                 }
             }
             Err(error) => tracing::debug!(pool = "postgres", error = error.reason(), "probe failed"),
@@ -126,7 +127,8 @@ impl Shared {
 
     /// Opens connections until there are `DB_MIN_IDLE`, each in at most `limit`.
     pub(super) async fn top_up(self: &Arc<Self>, limit: Duration) -> Result<(), PgError> {
-        let wanted = self.config.min_idle.min(self.state.lock().bounds().all());
+        // After a resize there may be less room than that: what is above `size` would go again.
+        let wanted = self.config.min_idle.min(self.state.lock().bounds().size);
         if self.state.lock().counts().live() >= wanted {
             return Ok(());
         }
@@ -139,20 +141,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Warns when the server has less room than this pool and those of its replicas may take.
-    async fn check_capacity(&self, conn: &Conn) {
+    /// Warns when the server has less room than this pool and those of its replicas may take. Returns whether that is
+    /// known now.
+    async fn check_capacity(&self, conn: &Conn) -> bool {
         // Behind a proxy it is the proxy that has the connections.
         if self.config.transaction_pooling {
-            return;
+            return true;
         }
         let sql = "SELECT current_setting('max_connections')::int4, \
                    current_setting('superuser_reserved_connections')::int4";
-        let Ok(rows) = conn.query(sql, &[]).await else { return };
-        let Some(row) = rows.first() else { return };
+        let Ok(rows) = conn.query(sql, &[]).await else { return false };
+        let Some(row) = rows.first() else { return false };
         let (max, reserved): (i32, i32) = (row.get(0), row.get(1));
         if let Some(excess) = excess(self.state.lock().bounds(), self.config.replicas, max, reserved) {
             tracing::warn!(pool = "postgres", "{excess}");
         }
+        true
     }
 }
 

@@ -1,8 +1,12 @@
 //! What only shows from inside.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use super::{Lease, PgConfig, PgPool};
+use testkit::Mode;
+use tokio::time::{Instant, timeout};
+
+use super::{Lease, PgConfig, PgError, PgPool};
+use crate::pool::Pool;
 
 async fn pid(lease: &Lease) -> i32 {
     lease.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
@@ -25,24 +29,107 @@ async fn the_slots_live_in_bb8_and_a_connection_whose_slot_is_taken_from_it_cann
     let config = PgConfig { url: Some(server.url().into()), size: 2, overflow: 0, ..PgConfig::default() };
     let pool = PgPool::open(config).unwrap();
     let (first, second) = tokio::try_join!(pool.acquire(), pool.acquire()).unwrap();
-    let both = [pid(&first).await, pid(&second).await];
+    let mut both = [pid(&first).await, pid(&second).await];
     bb8_has(&pool, 2, 0).await;
     drop((first, second));
     bb8_has(&pool, 2, 2).await;
 
     let taken = pool.0.slots.get_owned().await.unwrap();
     assert!(taken.conn.is_some(), "an idle slot of bb8's without a connection");
-    let (one, other) = tokio::try_join!(pool.acquire(), pool.acquire()).unwrap();
-    let now = [pid(&one).await, pid(&other).await];
-    let known = now.iter().filter(|pid| both.contains(pid)).count();
-    assert_eq!(known, 1, "a connection was had from elsewhere than bb8");
+    let one = pool.acquire().await.unwrap();
+    assert!(both.contains(&pid(&one).await), "a connection was had from elsewhere than bb8");
+    let other = timeout(Duration::from_millis(300), pool.acquire()).await;
+    assert!(other.is_err(), "a connection was had although bb8 has none, or one more was opened");
 
-    // The one that is out of reach; after these two have gone it is the only one left.
-    one.invalidate();
-    other.invalidate();
-    bb8_has(&pool, 1, 0).await;
     drop(taken);
+    let other = pool.acquire().await.unwrap();
+    let mut now = [pid(&one).await, pid(&other).await];
+    now.sort_unstable();
+    both.sort_unstable();
+    assert_eq!(now, both, "not the connection that bb8 was given back");
+}
+
+fn exactly(size: u32, url: &str) -> PgPool {
+    let config = PgConfig { url: Some(url.into()), size, overflow: 0, ..PgConfig::default() };
+    PgPool::open(config).unwrap()
+}
+
+fn closed(pool: &PgPool, reason: &str) -> u64 {
+    let closed = pool.snapshot().totals.closed;
+    closed.iter().find(|(name, _)| *name == reason).expect("an unknown reason").1
+}
+
+/// While bb8's queue is swept it has nothing to give, although everything that is idle still exists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pg_01_who_comes_while_idle_connections_are_swept_waits_for_them_and_opens_none_beside_them() {
+    let server = testkit::postgres().await;
+    let pool = exactly(2, &server.url());
+    let (first, second) = tokio::try_join!(pool.acquire(), pool.acquire()).unwrap();
+    let both = [pid(&first).await, pid(&second).await];
+    drop((first, second));
+    bb8_has(&pool, 2, 2).await;
+
+    let comer = OnceLock::new();
+    let bb8 = || pool.0.slots.state();
+    let during = |_: &super::conn::Conn| {
+        if bb8().idle_connections == 0 && comer.set(tokio::spawn(pool.acquire())).is_ok() {
+            // It has looked into some empty slots, or done what it must not.
+            let (end, made) =
+                (Instant::now() + Duration::from_secs(20), bb8().statistics.connections_created);
+            while bb8().statistics.connections_created < made + 5 && pool.snapshot().opening() == 0 {
+                assert!(Instant::now() < end, "it does not even look");
+                std::thread::yield_now();
+            }
+            assert_eq!(pool.0.state.lock().counts().all(), 2, "one more beside those that are idle");
+        }
+        false
+    };
+    tokio::task::block_in_place(|| assert!(pool.0.take_idle(during).is_empty()));
+    let lease = comer.into_inner().expect("the queue was swept").await.unwrap().unwrap();
+    assert!(both.contains(&pid(&lease).await), "one was opened for it");
+    assert_eq!(pool.snapshot().totals.opened, 2);
+}
+
+/// A holder has checked it in, and has not yet given it to bb8.
+#[tokio::test]
+async fn pg_19_a_connection_on_its_way_to_bb8_when_all_are_invalidated_does_not_stay_there() {
+    let server = testkit::postgres().await;
+    let pool = exactly(1, &server.url());
+    drop(pool.acquire().await.unwrap());
     bb8_has(&pool, 1, 1).await;
-    let back = pid(&pool.acquire().await.unwrap()).await;
-    assert!(both.contains(&back) && !now.contains(&back), "not the connection that bb8 was given back");
+    let on_its_way = pool.0.slots.get_owned().await.unwrap();
+    pool.invalidate();
+    assert_eq!(pool.stats().checked_in, 1, "condemned where nobody can close it");
+    drop(on_its_way);
+    testkit::until(Duration::from_secs(20), || closed(&pool, "invalidated") == 1).await;
+}
+
+/// The network says nothing of its end, so that the check is what finds it.
+#[tokio::test]
+async fn pg_08_a_killed_backend_is_found_by_the_check_and_replaced_in_the_same_slot() {
+    let server = testkit::postgres().await;
+    let proxy = testkit::proxy(server.port()).await;
+    let pool = exactly(1, &proxy.through(&server.url()));
+    let dead = pid(&pool.acquire().await.unwrap()).await;
+    bb8_has(&pool, 1, 1).await;
+    proxy.set(Mode::BlackHole);
+    server.admin_query(&format!("SELECT pg_terminate_backend({dead}, 5000)")).await;
+    let acquiring = tokio::spawn(pool.acquire());
+    let made = pool.0.slots.state().statistics.connections_created;
+    testkit::until(Duration::from_secs(20), || closed(&pool, "check_failed") == 1).await;
+    proxy.set(Mode::Pass);
+    let lease = acquiring.await.unwrap().expect("the caller sees no error");
+    assert_ne!(pid(&lease).await, dead);
+    let slots = pool.0.slots.state();
+    assert_eq!((slots.statistics.connections_created, slots.connections), (made, 1), "another slot");
+    assert_eq!(closed(&pool, "check_failed"), 1);
+}
+
+#[tokio::test]
+async fn pg_32_a_minimum_above_the_size_is_refused_with_both_numbers() {
+    let url = Some("postgres://app@localhost/app".into());
+    let config = PgConfig { url, size: 4, min_idle: 5, ..PgConfig::default() };
+    let error = PgPool::open(config).unwrap_err();
+    assert!(matches!(error, PgError::MinIdle { min_idle: 5, size: 4 }));
+    assert_eq!(error.to_string(), "DB_MIN_IDLE 5 is more than DB_POOL_SIZE 4");
 }

@@ -112,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> TlsConnect<S> for Hands
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Stream>> + Send>>;
 
     fn connect(self, mut stream: S) -> Self::Future {
+        self.wire.reach();
         Box::pin(async move {
             let Some(config) = self.config else {
                 return Ok(Observed::new(MaybeTls::Raw(stream), self.wire));

@@ -26,6 +26,8 @@ pub(super) struct Target {
     /// One per host, in the order in which they are tried.
     pub(super) hosts: Vec<Config>,
     pub(super) connector: Connector,
+    /// After how long the server ends a statement.
+    pub(super) statement_timeout: Duration,
     /// Directories of Unix sockets with their ports; empty for TCP.
     pub(super) sockets: Vec<(PathBuf, u16)>,
 }
@@ -46,9 +48,11 @@ impl Target {
             }
         }
         let connector = Connector::new(tls.mode, tls.roots.as_deref())?;
+        let statement_timeout = config.get_options().and_then(statement_timeout);
+        let statement_timeout = statement_timeout.unwrap_or(settings.statement_timeout);
         apply(&mut config, settings);
         let sockets = sockets(&config)?;
-        Ok(Self { hosts: apart(&config)?, connector, sockets })
+        Ok(Self { hosts: apart(&config)?, connector, statement_timeout, sockets })
     }
 }
 
@@ -95,7 +99,6 @@ fn apply(config: &mut Config, settings: &PgConfig) {
     }
     let (idle, interval, probes) = KEEPALIVE;
     config.keepalives_idle(idle).keepalives_interval(interval).keepalives_retries(probes);
-    config.connect_timeout(settings.connect_timeout);
     // Ours first: the server takes the last of two values, and the URL is the more particular place.
     if settings.transaction_pooling {
         // PgBouncer refuses what it does not know, and the next session would not have it.
@@ -109,6 +112,34 @@ fn apply(config: &mut Config, settings: &PgConfig) {
         config.get_options().unwrap_or_default(),
     );
     config.options(options.trim_end());
+}
+
+/// The `statement_timeout` that the URL's options set, if they do: the last of several, as on the server. One without
+/// a limit, or not understood here, is never waited for too short.
+fn statement_timeout(options: &str) -> Option<Duration> {
+    const UNKNOWN: Duration = Duration::from_secs(365 * 86_400);
+    let value = |word: &str| {
+        let word = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")).unwrap_or(word);
+        let (name, value) = word.split_once('=')?;
+        let ours = name.replace('-', "_").eq_ignore_ascii_case("statement_timeout");
+        ours.then(|| duration(value).filter(|limit| !limit.is_zero()).unwrap_or(UNKNOWN))
+    };
+    options.split_whitespace().filter_map(value).next_back()
+}
+
+/// A time as Postgres writes it: milliseconds, or a whole number with a unit.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_millis)
 }
 
 struct Tls {
@@ -195,6 +226,24 @@ mod tests {
             assert_eq!(found, fault, "{url}");
             assert!(!found.to_string().contains("secret"));
         }
+    }
+
+    #[test]
+    fn pg_31_a_statement_time_out_among_the_urls_options_is_the_one_that_is_reckoned_with() {
+        let effective = |options: &str| {
+            let target = parse(&format!("postgres://u@h/db{options}")).unwrap();
+            target.statement_timeout.as_millis()
+        };
+        assert_eq!(effective(""), 30_000);
+        assert_eq!(effective("?options=-c%20lock_timeout%3D7"), 30_000);
+        for (value, millis) in [("4000", 4_000), ("4s", 4_000), ("2min", 120_000), ("900ms", 900)] {
+            assert_eq!(effective(&format!("?options=-c%20statement_timeout%3D{value}")), millis);
+            assert_eq!(effective(&format!("?options=--statement-timeout%3D{value}")), millis);
+        }
+        let year = 365 * 86_400_000;
+        assert_eq!(effective("?options=-cstatement_timeout%3D0"), year, "0 is no limit");
+        assert_eq!(effective("?options=-cSTATEMENT_TIMEOUT%3D1e3"), year, "unknown, therefore long");
+        assert_eq!(effective("?options=-cstatement_timeout%3D1s%20-cstatement_timeout%3D2s"), 2_000);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,6 +29,8 @@ use tokio::{
 pub(super) struct Watch {
     due: Mutex<Due>,
     alarm: Notify,
+    /// The timer has to be set to an earlier time.
+    sooner: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ struct Due {
     patience: Duration,
     /// `None` while nothing is under way, and after the alarm.
     latest: Option<Instant>,
+    /// When the timer fires next. Longer than `latest` after a statement that was waited for patiently.
+    armed: Option<Instant>,
 }
 
 /// A statement under way.
@@ -48,7 +53,7 @@ impl Drop for UnderWay<'_> {
         let mut due = self.0.due.lock();
         due.under_way -= 1;
         if due.under_way == 0 {
-            *due = Due::default();
+            *due = Due { armed: due.armed, ..Due::default() };
         } else {
             due.latest = Some(Instant::now() + due.patience);
         }
@@ -68,7 +73,10 @@ impl Watch {
             let mut due = self.due.lock();
             due.under_way += 1;
             due.patience = due.patience.max(patience);
-            due.latest.get_or_insert(started + patience);
+            let latest = *due.latest.get_or_insert(started + patience);
+            if due.armed.is_some_and(|armed| latest < armed) {
+                self.sooner.store(true, Ordering::Release);
+            }
         }
         let _under_way = UnderWay(self);
         poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -80,11 +88,12 @@ impl Watch {
 
     /// The part of the connection's task, to be called whenever that waits.
     pub(super) fn look(&self, timer: &mut Timer, cx: &mut Context<'_>) {
-        if timer.armed && !timer.sleep.is_elapsed() {
+        if timer.armed && !timer.sleep.is_elapsed() && !self.sooner.load(Ordering::Acquire) {
             return;
         }
         let mut due = self.due.lock();
-        timer.armed = false;
+        self.sooner.store(false, Ordering::Relaxed);
+        (timer.armed, due.armed) = (false, None);
         let Some(latest) = due.latest else { return };
         if latest <= Instant::now() {
             due.latest = None;
@@ -92,6 +101,7 @@ impl Watch {
             self.alarm.notify_waiters();
             return;
         }
+        due.armed = Some(latest);
         drop(due);
         timer.sleep.as_mut().reset(latest);
         timer.armed = timer.sleep.as_mut().poll(cx).is_pending();
@@ -119,6 +129,7 @@ impl Timer {
 mod tests {
     use std::{future::pending, sync::Arc};
 
+    use futures_util::task::AtomicWaker;
     use tokio::time::sleep;
 
     use super::*;
@@ -127,10 +138,18 @@ mod tests {
 
     /// A watch with a task that looks whenever it is woken, as a connection's does.
     fn watched() -> Arc<Watch> {
+        watched_and_woken().0
+    }
+
+    /// The same, and what wakes it besides, as sending a statement does.
+    fn watched_and_woken() -> (Arc<Watch>, Arc<AtomicWaker>) {
+        let woken = Arc::new(AtomicWaker::new());
+        let waker = Arc::clone(&woken);
         let watch = Arc::new(Watch::default());
         let seen = Arc::clone(&watch);
         let mut timer = Timer::new();
         tokio::spawn(poll_fn(move |cx| {
+            waker.register(cx.waker());
             // By what arrives, in a real connection; here every second.
             if timer.armed || seen.due.lock().latest.is_none() {
                 let waker = cx.waker().clone();
@@ -142,7 +161,7 @@ mod tests {
             seen.look(&mut timer, cx);
             Poll::<()>::Pending
         }));
-        watch
+        (watch, woken)
     }
 
     async fn ask(watch: &Watch, work: impl Future<Output = u32>) -> (Option<u32>, Duration) {
@@ -174,6 +193,21 @@ mod tests {
         assert_eq!((all.0.0, all.1.0, all.2.0), (Some(7), Some(7), None));
         let waited = all.2.1;
         assert!(waited >= Duration::from_secs(26) && waited <= Duration::from_secs(27), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_one_that_was_waited_for_patiently_the_next_has_no_more_than_its_own_time() {
+        let (watch, woken) = watched_and_woken();
+        let patience = Duration::from_secs(3_600);
+        let answer = watch.patiently(Instant::now(), patience, pin!(after(3))).await;
+        assert_eq!(answer, Some(7));
+        let sent = async {
+            woken.wake();
+            pending().await
+        };
+        let (answer, waited) = ask(&watch, sent).await;
+        assert_eq!(answer, None);
+        assert!(waited <= PATIENCE + Duration::from_secs(1), "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,9 +26,19 @@ pub(super) struct Wire {
     status: AtomicU8,
     due: AtomicI32,
     copy: AtomicBool,
+    reached: AtomicBool,
 }
 
 impl Wire {
+    /// Somebody took the connection, be it only the kernel of the server's machine.
+    pub(super) fn reach(&self) {
+        self.reached.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::Acquire)
+    }
+
     /// Whether the server said that it is outside any transaction, last time it was ready.
     pub(super) fn outside_transaction(&self) -> bool {
         self.status.load(Ordering::Acquire) == b'I'

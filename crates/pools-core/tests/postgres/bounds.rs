@@ -10,7 +10,7 @@ use std::{
 
 use pools_core::{
     pool::Pool,
-    postgres::{PgConfig, PgError, PgPool},
+    postgres::{Migration, PgConfig, PgError, PgPool},
 };
 use tokio::time::{Instant, timeout};
 
@@ -21,6 +21,7 @@ async fn pg_01_size_plus_overflow_is_never_passed_by_the_servers_own_count() {
     for linger in [Duration::ZERO, secs(1)] {
         let server = testkit::postgres().await;
         let url = server.create_role_with_limit("bounded", 30).await;
+        server.admin_query("GRANT CREATE ON SCHEMA public TO bounded").await;
         let pool = open(PgConfig { overflow_linger: linger, recycle: secs(1), ..at(&url) });
         let end = Instant::now() + secs(4);
         let most_seen = Arc::new(AtomicU64::new(0));
@@ -62,16 +63,21 @@ async fn meddle(pool: PgPool, end: Instant) -> u64 {
     done
 }
 
+const MIGRATIONS: [Migration<'static>; 1] =
+    [Migration { id: 1, name: "loans", sql: "CREATE TABLE loans (id int)" }];
+
 async fn meddle_once(pool: &PgPool) -> Result<(), PgError> {
-    match fastrand::u8(0..5) {
-        0 => drop(pool.lane().query_one("SELECT 1", &[]).await?),
-        1 => drop(pool.acquire().await?.query("SELECT pg_sleep(0.01)", &[]).await?),
-        2 => {
+    match fastrand::u8(0..24) {
+        // Seldom, since they go one after the other.
+        20 => drop(pool.migrate(&MIGRATIONS).await?),
+        0..4 => drop(pool.lane().query_one("SELECT 1", &[]).await?),
+        4..8 => drop(pool.acquire().await?.query("SELECT pg_sleep(0.01)", &[]).await?),
+        8..12 => {
             let mut lease = pool.acquire().await?;
             let transaction = lease.begin().await?;
             transaction.query("SELECT 1", &[]).await?;
         }
-        3 => pool.acquire().await?.batch_execute("BEGIN; SELECT 1").await?,
+        12..16 => pool.acquire().await?.batch_execute("BEGIN; SELECT 1").await?,
         _ => drop(pool.acquire().await?.query_one("SELECT 1", &[]).await?),
     }
     Ok(())
@@ -231,4 +237,50 @@ async fn pg_21_stats_add_up_at_any_moment_and_cancelled_waits_leave_nothing_behi
     let leases = take(&pool, 30).await;
     assert_eq!(pool.stats().checked_out, 30, "a place was lost");
     drop(leases);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pg_01_nor_is_it_while_callers_race_with_resizes_invalidations_and_the_end_of_the_linger() {
+    let server = testkit::postgres().await;
+    let url = server.create_role_with_limit("bounded", 12).await;
+    let pool = open(PgConfig { size: 4, overflow: 8, overflow_linger: ms(1), pre_ping: false, ..at(&url) });
+    let end = Instant::now() + secs(4);
+    let callers: Vec<_> = (0..24).map(|_| tokio::spawn(come_and_go(pool.clone(), end))).collect();
+    let mut swept = 0;
+    while Instant::now() < end {
+        match fastrand::u8(0..4) {
+            0 => pool.resize(6, 6),
+            1 => pool.resize(2, 3),
+            2 => pool.resize(4, 8),
+            _ => pool.invalidate(),
+        }
+        swept += 1;
+        let snapshot = pool.snapshot();
+        assert!(snapshot.live() + snapshot.opening() <= 12, "{:?}", pool.stats());
+        tokio::time::sleep(ms(fastrand::u64(0..4))).await;
+    }
+    let mut served = 0;
+    for caller in callers {
+        served += caller.await.expect("the server refused a connection, or one was opened beyond the bound");
+    }
+    assert!(swept > 100 && served > 100, "too little happened: {served} served, {swept} sweeps");
+    assert!(!server.log().contains("too many connections"), "the server refused a connection");
+    pool.resize(4, 8);
+    settled(&pool).await;
+    drop(take(&pool, 12).await);
+}
+
+/// Holds connections for so short a time that most are idle, and about to be.
+async fn come_and_go(pool: PgPool, end: Instant) -> u64 {
+    let mut served = 0;
+    while Instant::now() < end {
+        let lease = pool.acquire().await.unwrap_or_else(|error| panic!("{}", error.reason()));
+        if fastrand::u8(0..8) == 0 {
+            lease.query_one("SELECT 1", &[]).await.unwrap();
+        }
+        drop(lease);
+        served += 1;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..3_000))).await;
+    }
+    served
 }

@@ -35,35 +35,45 @@ async fn pg_13_a_query_dropped_midway_is_cancelled_and_the_next_caller_gets_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pg_13_of_10_000_queries_behind_random_cuts_none_is_hit() {
+async fn pg_13_of_10_000_random_cuts_none_hits_the_query_behind_it() {
+    const EACH: u32 = 1_250;
     let server = testkit::postgres().await;
     let pool = open(PgConfig { pre_ping: false, ..exactly(8, &server) });
-    let workers: Vec<_> = (0..16).map(|_| tokio::spawn(cut_and_look(pool.clone()))).collect();
-    let mut cut = 0;
+    // As many as there are connections: who comes behind a cut waits for its connection, and for nobody else.
+    let workers: Vec<_> = (0..8).map(|_| tokio::spawn(cut_and_look(pool.clone(), EACH))).collect();
+    let mut waits = Vec::new();
     for worker in workers {
-        cut += worker.await.unwrap();
+        waits.extend(worker.await.unwrap());
     }
-    assert!(cut > 3_000, "only {cut} were cut");
+    assert_eq!(waits.len(), 10_000);
+    waits.sort_unstable();
+    // Ten times what it may take.
+    assert!(waits[5_000] < ms(500), "half waited longer than {:?}", waits[5_000]);
     settled(&pool).await;
     let opened = pool.snapshot().totals.opened;
     assert!(opened <= 16, "{opened} connections were opened: cleaning failed");
 }
 
-/// Returns how many queries were cut; each of them had the chance to be followed by an innocent one.
-async fn cut_and_look(pool: PgPool) -> u32 {
-    let mut cut = 0;
-    for round in 0..625_i32 {
+/// Cuts so many queries, each of which has the chance to be followed by an innocent one. Returns how long that one
+/// waited for its connection.
+async fn cut_and_look(pool: PgPool, cuts: u32) -> Vec<Duration> {
+    let mut waits = Vec::new();
+    while waits.len() < cuts as usize {
         let lease = pool.acquire().await.unwrap();
         // About as long as the grace before a cancel is sent, so that both come first now and then.
         let sleep = f64::from(fastrand::u32(0..6)) / 1_000.0;
-        let patience = Duration::from_micros(fastrand::u64(0..6_000));
-        cut += u32::from(timeout(patience, lease.query("SELECT pg_sleep($1)", &[&sleep])).await.is_err());
+        let patience = Duration::from_micros(fastrand::u64(0..4_000));
+        let cut = timeout(patience, lease.query("SELECT pg_sleep($1)", &[&sleep])).await.is_err();
         drop(lease);
+        let started = Instant::now();
         let innocent = pool.acquire().await.unwrap();
-        let row = innocent.query_one("SELECT $1::int4 FROM pg_sleep(0.001)", &[&round]).await;
-        assert_eq!(row.expect("an innocent query was hit").get::<_, i32>(0), round);
+        let waited = started.elapsed();
+        let number = fastrand::i32(..);
+        let row = innocent.query_one("SELECT $1::int4 FROM pg_sleep(0.001)", &[&number]).await;
+        assert_eq!(row.expect("an innocent query was hit").get::<_, i32>(0), number);
+        waits.extend(cut.then_some(waited));
     }
-    cut
+    waits
 }
 
 #[tokio::test]

@@ -207,3 +207,18 @@ async fn pg_32_warming_up_waits_for_a_server_that_comes_late() {
     warm.await.unwrap().unwrap();
     assert!(pool.stats().total_connections >= 2);
 }
+
+#[tokio::test]
+async fn pg_19_what_a_smaller_size_makes_superfluous_goes_without_traffic_also_where_all_still_fits() {
+    for linger in [Duration::ZERO, secs(1)] {
+        let server = testkit::postgres().await;
+        let pool = open(PgConfig { overflow_linger: linger, ..exactly(8, &server) });
+        ready(&pool).await;
+        drop(futures_util::future::try_join_all((0..8).map(|_| pool.acquire())).await.unwrap());
+        settled(&pool).await;
+        assert_eq!(pool.stats().checked_in, 8);
+        pool.resize(3, 5);
+        testkit::until(secs(10), || pool.stats().total_connections == 3).await;
+        assert_eq!(closed(&pool, "max_free"), 5);
+    }
+}

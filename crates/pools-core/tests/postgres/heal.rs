@@ -66,7 +66,8 @@ async fn pg_09_one_failed_check_condemns_all_connections_opened_before() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pg_10_a_restart_under_load_fails_only_what_was_in_flight_and_is_over_when_the_server_is_back() {
     let server = testkit::postgres().await;
-    let pool = open(at(&server.url()));
+    let pool = open(at(&server.create_role_with_limit("bounded", 30).await));
+    let idle = pool.acquire().await.unwrap();
     let (stop, back) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let served = Arc::new(AtomicU32::new(0));
     let tasks: Vec<_> = (0..24)
@@ -80,8 +81,11 @@ async fn pg_10_a_restart_under_load_fails_only_what_was_in_flight_and_is_over_wh
                     let started = Instant::now();
                     match pool.acquire().await {
                         Ok(lease) => {
-                            let done = lease.query("SELECT pg_sleep(0.002)", &[]).await.is_ok();
-                            served.fetch_add(u32::from(done), Ordering::Relaxed);
+                            let done = lease.query("SELECT pg_sleep(0.002)", &[]).await;
+                            served.fetch_add(u32::from(done.is_ok()), Ordering::Relaxed);
+                            let away = done.err().map(|error| (error.is_unavailable(), error.reason()));
+                            // Also those that the server refuses because it is going down.
+                            assert!(away.as_ref().is_none_or(|(away, _)| *away), "{away:?}");
                         }
                         Err(PgError::Open { .. }) => {
                             assert!(started.elapsed() < secs(5), "hidden for {:?}", started.elapsed());
@@ -112,6 +116,13 @@ async fn pg_10_a_restart_under_load_fails_only_what_was_in_flight_and_is_over_wh
         assert_eq!(task.await.unwrap(), 0, "an acquire failed long after the server was back");
     }
     assert_eq!(pool.health().state, HealthState::Up);
+    // A lease that asked for nothing meanwhile has lost its session, and says so once; its place is not lost.
+    assert!(matches!(idle.query("SELECT 1", &[]).await, Err(PgError::Lost { .. })));
+    drop(idle);
+    settled(&pool).await;
+    let all = futures_util::future::try_join_all((0..30).map(|_| pool.acquire())).await;
+    drop(all.unwrap_or_else(|error| panic!("a place was lost: {}", error.reason())));
+    assert!(!server.log().contains("too many connections"), "the bound was passed");
 }
 
 #[tokio::test]
@@ -231,4 +242,56 @@ async fn pg_11_a_statement_that_a_frozen_server_never_answers_ends_all_the_same_
     testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
     let again = futures_util::future::try_join_all((0..3).map(|_| pool.acquire())).await;
     drop(again.expect("it recovered"));
+}
+
+#[tokio::test]
+async fn pg_09_what_was_opened_since_a_failure_outlives_the_late_failures_of_older_ones() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { pre_ping: false, ..exactly(3, &server) });
+    ready(&pool).await;
+    let (first, second) = tokio::try_join!(pool.acquire(), pool.acquire()).unwrap();
+    server.kill_backends().await;
+    assert!(matches!(first.query("SELECT 1", &[]).await, Err(PgError::Lost { .. })));
+    let since = backend_pid(&pool).await;
+    assert!(matches!(second.query("SELECT 1", &[]).await, Err(PgError::Lost { .. })));
+    assert_eq!(backend_pid(&pool).await, since, "condemned by one from before the failure");
+}
+
+#[tokio::test]
+async fn pg_12_nor_when_it_reached_that_age_while_it_was_checked() {
+    let server = testkit::postgres().await;
+    let proxy = testkit::proxy(server.port()).await;
+    let config = PgConfig { recycle: secs(1), size: 1, overflow: 0, ..at(&proxy.through(&server.url())) };
+    let pool = open(config);
+    let pid = backend_pid(&pool).await;
+    // Young enough when the check begins, too old when its answer comes.
+    tokio::time::sleep(ms(500)).await;
+    proxy.set(testkit::Mode::Delay { up: ms(350), down: ms(350) });
+    let lease = pool.acquire().await.unwrap();
+    proxy.set(testkit::Mode::Pass);
+    let other: i32 = lease.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    assert_ne!(other, pid);
+    let closed = pool.snapshot().totals.closed;
+    assert!(closed.contains(&("check_failed", 0)), "{closed:?}");
+}
+
+fn cut_off(pool: &pools_core::postgres::PgPool) -> f64 {
+    let samples = pool.snapshot().samples;
+    samples.iter().find(|sample| sample.name == "pools_postgres_cut_off_total").unwrap().value
+}
+
+#[tokio::test]
+async fn pg_11_attempts_that_a_frozen_server_may_still_let_in_are_counted_and_those_it_never_saw_are_not() {
+    let server = testkit::postgres().await;
+    server.freeze();
+    let black_hole = testkit::black_hole().await;
+    let nowhere = format!("postgres://app:x@{}/app", black_hole.addr());
+    for (url, counted) in [(server.url(), true), (nowhere, false)] {
+        let pool = open(PgConfig { connect_timeout: secs(1), ..at(&url) });
+        let error = pool.acquire().await.unwrap_err();
+        let late = matches!(error, PgError::Open { cause: OpenError::TimedOut { .. }, .. });
+        assert!(late, "{}", error.reason());
+        assert_eq!(cut_off(&pool) > 0.5, counted, "{url}");
+    }
+    server.thaw();
 }

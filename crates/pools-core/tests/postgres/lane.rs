@@ -1,10 +1,5 @@
 //! The pipelined lane.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
-
 use futures_util::future::join_all;
 use pools_core::{
     pool::Pool,
@@ -65,30 +60,65 @@ async fn pg_23_an_error_in_one_statement_hurts_no_other() {
 }
 
 #[tokio::test]
-async fn pg_23_a_broken_connection_is_replaced_reads_are_tried_again_and_writes_are_not() {
+async fn pg_23_a_broken_connection_is_replaced_reads_are_tried_again_and_nothing_else_is() {
     let server = testkit::postgres().await;
     let pool = open(at(&server.url()));
+    let steps = "CREATE SEQUENCE reads; CREATE SEQUENCE queries; CREATE TABLE writes (id int)";
+    pool.acquire().await.unwrap().batch_execute(steps).await.unwrap();
     let lane = pool.lane();
-    lane.query_one("SELECT 1", &[]).await.unwrap();
-    // Only the first time around it kills its own connection.
-    let reads = Arc::new(AtomicU32::new(0));
-    let read = {
-        let (lane, reads) = (lane.clone(), Arc::clone(&reads));
-        tokio::spawn(async move {
-            let row = lane.query_one("SELECT 7 FROM pg_sleep(0.3)", &[]).await;
-            reads.fetch_add(1, Ordering::Relaxed);
-            row.map(|row| row.get::<_, i32>(0))
-        })
-    };
-    let write = {
-        let lane = lane.clone();
-        tokio::spawn(async move { lane.execute("INSERT INTO nowhere SELECT pg_sleep(60)", &[]).await })
-    };
-    tokio::time::sleep(ms(100)).await;
+    // A sequence does not go back when its transaction ends: it tells how often a statement began.
+    let (read, query) =
+        ("SELECT nextval('reads'), pg_sleep(0.3)", "SELECT nextval('queries'), pg_sleep(0.3)");
+    for (sql, again) in [(read, true), (query, false)] {
+        let asking = async { if again { lane.read(sql, &[]).await } else { lane.query(sql, &[]).await } };
+        let (answer, ()) = tokio::join!(asking, kill_while_active(&server, sql));
+        assert_eq!(answer.is_ok(), again, "{answer:?}");
+        assert!(again || matches!(answer, Err(PgError::Lost { .. })), "{answer:?}");
+    }
+    let write = "INSERT INTO writes SELECT 1 FROM pg_sleep(0.3)";
+    let (written, ()) = tokio::join!(lane.execute(write, &[]), kill_while_active(&server, write));
+    assert!(matches!(written, Err(PgError::Lost { .. })), "{written:?}");
+    let row = lane.query_one(
+        "SELECT (SELECT last_value FROM reads), (SELECT last_value FROM queries), count(*) FROM writes",
+        &[],
+    );
+    let row = row.await.expect("the connection was replaced");
+    let counts: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
+    assert_eq!(counts, [2, 1, 0], "reads, queries, written");
+}
+
+/// Ends whatever the server is doing as soon as it does this.
+async fn kill_while_active(server: &testkit::Postgres, sql: &str) {
+    let quoted = sql.replace('\'', "''");
+    let active = format!("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = '{quoted}'");
+    testkit::until_async(secs(20), async || !server.admin_query(&active).await.is_empty()).await;
     server.kill_backends().await;
-    assert_eq!(read.await.unwrap().expect("a read is tried once more"), 7);
-    assert!(write.await.unwrap().is_err());
-    lane.query_one("SELECT 1", &[]).await.expect("the connection was replaced");
+}
+
+#[tokio::test]
+async fn pg_23_when_one_of_two_shared_connections_breaks_the_statements_of_the_other_go_on() {
+    let server = testkit::postgres().await;
+    let pool = open(at(&server.url()));
+    let ask = async |lane: pools_core::postgres::Lane| {
+        let row = lane.query_one("SELECT pg_backend_pid() FROM pg_sleep(0.1)", &[]).await;
+        row.map(|row| row.get::<_, i32>(0))
+    };
+    let many = |count: usize| (0..count).map(|_| tokio::spawn(ask(pool.lane()))).collect::<Vec<_>>();
+    // As many as open a second one, and those that then go there.
+    let mut asked = many(17);
+    testkit::until(secs(20), || pool.stats().checked_out == 1).await;
+    let active = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(0.1)'";
+    testkit::until_async(secs(20), async || server.admin_query(active).await.len() == 1).await;
+    let first: i32 = server.admin_query(active).await[0][0].parse().unwrap();
+    asked.extend(many(8));
+    testkit::until_async(secs(20), async || server.admin_query(active).await.len() == 2).await;
+    server.admin_query(&format!("SELECT pg_terminate_backend({first})")).await;
+    let answers: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+    let others = answers.iter().filter(|answer| answer.as_ref().is_ok_and(|pid| *pid != first)).count();
+    let lost = answers.iter().filter(|answer| matches!(answer, Err(PgError::Lost { .. }))).count();
+    let before = answers.iter().filter(|answer| answer.as_ref().is_ok_and(|pid| *pid == first)).count();
+    assert_eq!(others + lost + before, 25, "{answers:?}");
+    assert!(lost > 0 && others >= 8, "{lost} lost, {others} on the other: {answers:?}");
 }
 
 #[tokio::test]

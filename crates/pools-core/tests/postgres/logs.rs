@@ -190,3 +190,35 @@ async fn pg_29_so_is_one_with_less_room_than_all_replicas_may_take() {
     ready(&fits).await;
     assert!(!logs.text().contains("DB_REPLICAS 3"), "{}", logs.text());
 }
+
+#[tokio::test]
+async fn pg_18_a_connection_that_the_lane_keeps_busy_is_no_leak_and_is_shown_as_shared() {
+    let (logs, _guard) = Logs::capture();
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { leak_after: secs(1), pipeline_connections: 1, ..at(&server.url()) });
+    let busy = async || {
+        loop {
+            pool.lane().query("SELECT pg_sleep(0.02)", &[]).await.unwrap();
+        }
+    };
+    let long_enough = testkit::until(secs(40), || {
+        let holders = pool.snapshot().holders;
+        holders.iter().any(|holder| holder.held > secs(3) && holder.site.ends_with(" (shared by many)"))
+    });
+    tokio::select! {
+        () = async { tokio::join!(busy(), busy(), busy()); } => {}
+        () = long_enough => {}
+    }
+    assert!(!logs.line_with(&["lease held too long"]), "{}", logs.text());
+}
+
+#[tokio::test]
+async fn a_wait_that_a_pause_outlasted_is_counted_as_a_time_out() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { timeout: ms(50), ..exactly(1, &server) });
+    ready(&pool).await;
+    assert!(pool.pause(tokio::time::Instant::now() + secs(20)).await);
+    pool.acquire().await.unwrap_err();
+    let acquires = pool.snapshot().totals.acquires;
+    assert!(acquires.contains(&("timeout", 1)) && acquires.contains(&("open_failed", 0)), "{acquires:?}");
+}

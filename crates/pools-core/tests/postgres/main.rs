@@ -5,6 +5,7 @@
 mod bounds;
 mod clean;
 mod control;
+mod deadline;
 mod drain;
 mod heal;
 mod lane;

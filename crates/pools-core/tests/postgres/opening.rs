@@ -49,7 +49,17 @@ async fn pg_05_a_missing_or_bad_url_is_said_when_the_pool_is_made() {
 #[tokio::test]
 async fn pg_06_thirty_callers_on_a_server_that_never_answers_all_end_within_the_connect_time_out() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgres://app:x@{}/app", silent.local_addr().unwrap());
+    thirty_end_in_time(silent.local_addr().unwrap()).await;
+}
+
+#[tokio::test]
+async fn pg_06_so_do_they_where_not_even_the_connection_is_taken() {
+    let black_hole = testkit::black_hole().await;
+    thirty_end_in_time(black_hole.addr()).await;
+}
+
+async fn thirty_end_in_time(address: std::net::SocketAddr) {
+    let url = format!("postgres://app:x@{address}/app");
     let pool = open(PgConfig { connect_timeout: secs(5), ..at(&url) });
     // The second round begins with the failures of the first.
     for _ in 0..2 {
@@ -197,4 +207,20 @@ async fn pg_32_the_minimum_is_opened_without_traffic_and_kept() {
     testkit::until(secs(20), || pool.stats().checked_in == 5).await;
     server.kill_backends().await;
     testkit::until_async(secs(20), async || server.connections("pools-core").await == 5).await;
+}
+
+#[tokio::test]
+async fn pg_06_closing_the_connection_before_is_part_of_the_time_to_open_one() {
+    let server = testkit::postgres().await;
+    let proxy = testkit::proxy(server.port()).await;
+    let limits =
+        PgConfig { recycle: secs(1), pre_ping: false, connect_timeout: secs(4), ..exactly(1, &server) };
+    let pool = open(PgConfig { url: Some(proxy.through(&server.url()).into()), ..limits });
+    backend_pid(&pool).await;
+    tokio::time::sleep(ms(1_050)).await;
+    proxy.set(testkit::Mode::BlackHole);
+    let started = Instant::now();
+    let error = pool.acquire().await.unwrap_err();
+    assert!(matches!(error, PgError::Open { cause: OpenError::TimedOut { .. }, .. }), "{}", error.reason());
+    assert!(started.elapsed() < ms(4_400), "{:?}", started.elapsed());
 }

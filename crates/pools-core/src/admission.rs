@@ -22,7 +22,7 @@
 //! its waiters.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     future::poll_fn,
     mem,
     pin::{Pin, pin},
@@ -86,8 +86,8 @@ struct Line {
     limit: u32,
     /// Places that exist no more but are still in use.
     debt: u32,
-    /// By number, which is the order of arrival.
-    waiters: BTreeMap<u64, Waiter>,
+    /// In order of arrival, and therefore by number.
+    waiters: VecDeque<Waiter>,
     /// Inside, but not aware of it yet.
     served: Vec<u64>,
     last_number: u64,
@@ -97,6 +97,7 @@ struct Line {
 
 #[derive(Debug)]
 struct Waiter {
+    number: u64,
     waker: Waker,
     deadline: Instant,
 }
@@ -137,7 +138,7 @@ impl Admission {
         let line = Line {
             limit,
             debt: 0,
-            waiters: BTreeMap::new(),
+            waiters: VecDeque::new(),
             served: Vec::new(),
             last_number: 0,
             next_look: None,
@@ -246,7 +247,7 @@ impl Admission {
         self.word.fetch_or(CLOSED | SLOW, Ordering::Relaxed);
         let refused = mem::take(&mut line.waiters);
         drop(line);
-        refused.into_values().for_each(|waiter| waiter.waker.wake());
+        refused.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 
     /// Ends the wait of those whose deadline passes, for as long as it is polled, and until the gate is dropped:
@@ -268,7 +269,7 @@ impl Admission {
     fn keep_no_longer(&self) {
         let line = self.line.lock();
         self.kept.store(false, Ordering::Relaxed);
-        let wakers: Vec<_> = line.waiters.values().map(|waiter| waiter.waker.clone()).collect();
+        let wakers: Vec<_> = line.waiters.iter().map(|waiter| waiter.waker.clone()).collect();
         drop(line);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -276,12 +277,14 @@ impl Admission {
     /// Returns when to look again.
     fn refuse_late(&self, now: Instant) -> Option<Instant> {
         let mut line = self.line.lock();
-        let late: Vec<_> = line.waiters.extract_if(.., |_, waiter| waiter.deadline <= now).collect();
-        line.next_look = line.waiters.values().map(|waiter| waiter.deadline).min();
+        let (late, others): (VecDeque<_>, _) =
+            mem::take(&mut line.waiters).into_iter().partition(|waiter| waiter.deadline <= now);
+        line.waiters = others;
+        line.next_look = line.waiters.iter().map(|waiter| waiter.deadline).min();
         self.settle(&line);
         let next = line.next_look;
         drop(line);
-        late.into_iter().for_each(|(_, waiter)| waiter.waker.wake());
+        late.into_iter().for_each(|waiter| waiter.waker.wake());
         next
     }
 
@@ -306,8 +309,8 @@ impl Admission {
         let mut next = None;
         if line.debt > 0 {
             line.debt -= 1;
-        } else if let Some((number, waiter)) = line.waiters.pop_first() {
-            line.served.push(number);
+        } else if let Some(waiter) = line.waiters.pop_front() {
+            line.served.push(waiter.number);
             next = Some(waiter.waker);
         } else {
             self.word.fetch_add(1, Ordering::Release);
@@ -323,10 +326,10 @@ impl Admission {
 
     /// Sends those who leave to the lock, or no longer.
     fn settle(&self, line: &Line) {
-        if line.debt > 0 || !line.waiters.is_empty() || self.word.load(Ordering::Relaxed) & CLOSED != 0 {
-            self.word.fetch_or(SLOW, Ordering::Relaxed);
-        } else {
-            self.word.fetch_and(!SLOW, Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed);
+        let slow = line.debt > 0 || !line.waiters.is_empty() || word & CLOSED != 0;
+        if slow != (word & SLOW != 0) {
+            self.word.fetch_xor(SLOW, Ordering::Relaxed);
         }
     }
 }
@@ -334,6 +337,10 @@ impl Admission {
 impl Line {
     fn waiting(&self) -> u32 {
         u32::try_from(self.waiters.len()).unwrap_or(u32::MAX)
+    }
+
+    fn find(&self, number: u64) -> Option<usize> {
+        self.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok()
     }
 
     fn take_served(&mut self, number: u64) -> bool {
@@ -378,8 +385,8 @@ impl<'a> Waiting<'a> {
         }
         line.last_number += 1;
         self.number = Some(line.last_number);
-        let waiter = Waiter { waker: waker.clone(), deadline: self.deadline };
-        line.waiters.insert(line.last_number, waiter);
+        let (waker, deadline) = (waker.clone(), self.deadline);
+        line.waiters.push_back(Waiter { number: line.last_number, waker, deadline });
         if line.next_look.is_none_or(|next| self.deadline < next) && gate.kept.load(Ordering::Relaxed) {
             line.next_look = Some(self.deadline);
             gate.sooner.notify_one();
@@ -399,8 +406,8 @@ impl<'a> Future for Waiting<'a> {
             gate.settle(&line);
             return joined.map_err(Some);
         };
-        if let Some(waiter) = line.waiters.get_mut(&number) {
-            let before = mem::replace(&mut waiter.waker, cx.waker().clone());
+        if let Some(index) = line.find(number) {
+            let before = mem::replace(&mut line.waiters[index].waker, cx.waker().clone());
             // Not under the lock: it may be the last that keeps a task.
             drop(line);
             drop(before);
@@ -420,7 +427,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let mut line = self.gate.line.lock();
-        let left = line.waiters.remove(&number);
+        let left = line.find(number).and_then(|index| line.waiters.remove(index));
         // Served, but gone before it knew.
         let next = if line.take_served(number) { self.gate.free_one(&mut line) } else { None };
         self.gate.settle(&line);

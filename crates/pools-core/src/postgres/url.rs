@@ -228,6 +228,24 @@ mod tests {
         }
     }
 
+    /// The socket shows the first of them only, see `tests/postgres/session.rs`.
+    #[test]
+    fn pg_26_each_host_is_probed_after_30_s_every_10_s_and_given_up_after_5_probes() {
+        let target = parse("postgres://u@one,two/db").unwrap();
+        let seconds = |time: Duration| time.as_secs();
+        let probed = |host: &Config| {
+            let interval = host.get_keepalives_interval().map(seconds);
+            (
+                host.get_keepalives(),
+                seconds(host.get_keepalives_idle()),
+                interval,
+                host.get_keepalives_retries(),
+            )
+        };
+        assert_eq!(target.hosts.len(), 2);
+        assert!(target.hosts.iter().all(|host| probed(host) == (true, 30, Some(10), Some(5))));
+    }
+
     #[test]
     fn pg_31_a_statement_time_out_among_the_urls_options_is_the_one_that_is_reckoned_with() {
         let effective = |options: &str| {

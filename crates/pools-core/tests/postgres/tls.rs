@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pools_core::{
     pool::Pool,
-    postgres::{PgConfig, PgPool},
+    postgres::{PgConfig, PgError, PgPool},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use testkit::{Postgres, PostgresOptions, ServerTls};
@@ -146,4 +146,30 @@ async fn leave_things_behind(pool: &PgPool) {
     settled(pool).await;
     assert_eq!(backend_pid(pool).await, pid, "closed instead of cleaned");
     assert_eq!(pool.snapshot().totals.opened, 1);
+}
+
+#[tokio::test]
+async fn pg_11_a_statement_without_an_answer_is_given_up_over_tcp_tls_and_a_unix_socket_alike() {
+    let trusted = authority("trusted");
+    let server = server_named(&trusted, "127.0.0.1").await;
+    let directory = server.socket_dir().display().to_string().replace('/', "%2F");
+    let unix = at(&format!("postgres://postgres@{directory}:{}/app", server.port()));
+    let ways = [with(&server, "sslmode=disable"), with(&server, "sslmode=require"), unix];
+    // The server would end it after 1 s, and 5 s more are for the network.
+    let limits = |config| PgConfig { size: 1, overflow: 0, statement_timeout: secs(1), ..config };
+    let pools = ways.map(|config| open(limits(config)));
+    let leases = futures_util::future::try_join_all(pools.iter().map(PgPool::acquire)).await.unwrap();
+    server.freeze();
+    let asked = futures_util::future::join_all(leases.iter().map(|lease| lease.query("SELECT 1", &[])));
+    let answers = timeout(secs(60), asked).await.expect("waited for without a limit");
+    assert!(answers.iter().all(|answer| matches!(answer, Err(PgError::Stalled { .. }))), "{answers:?}");
+    drop((answers, leases));
+    for pool in &pools {
+        settled(pool).await;
+        assert_eq!(pool.stats().total_connections, 0, "a hung connection was kept");
+    }
+    server.thaw();
+    for pool in &pools {
+        testkit::until_async(secs(20), async || pool.acquire().await.is_ok()).await;
+    }
 }

@@ -21,8 +21,8 @@
 //! its connection to the next caller; a dropped statement is cancelled on the server before anybody else gets the
 //! connection.
 //!
-//! **Deadlines.** By the [deadline](crate::resilience::deadline) of its caller an acquire and every statement has ended.
-//! Where less than half of the server's own statement time-out is left, a lease's next statement tells the server.
+//! **Deadlines.** By the [deadline](crate::resilience::deadline) of its caller every statement has ended, and an acquire
+//! too but for a check that is under way: cut short, it would condemn a connection for its caller's haste. Where less than half of the server's own statement time-out is left, a lease's next statement tells the server.
 //!
 //! **A panic** in a holder drops its lease. **Shutdown**: [`Pool::drain`] refuses new callers, waits for leases
 //! until its deadline, then cuts and names them.

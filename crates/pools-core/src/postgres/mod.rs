@@ -22,7 +22,8 @@
 //! connection.
 //!
 //! **Deadlines.** By the [deadline](crate::resilience::deadline) of its caller every statement has ended, and an acquire
-//! too but for a check that is under way: cut short, it would condemn a connection for its caller's haste. Where less than half of the server's own statement time-out is left, a lease's next statement tells the server.
+//! too but for a check that is under way: cut short, it would condemn a connection for its caller's haste. Where less
+//! than half of the server's own statement time-out is left, a lease's next statement tells the server.
 //!
 //! **A panic** in a holder drops its lease. **Shutdown**: [`Pool::drain`] refuses new callers, waits for leases
 //! until its deadline, then cuts and names them.

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration<'static>] = &[
     Migration { id: 2, name: "matching", sql: include_str!("../migrations/0002_matching.sql") },
     Migration { id: 3, name: "models", sql: include_str!("../migrations/0003_models.sql") },
     Migration { id: 4, name: "watching", sql: include_str!("../migrations/0004_watching.sql") },
+    Migration { id: 5, name: "expiry", sql: include_str!("../migrations/0005_expiry.sql") },
 ];
 
 /// How often it is looked whether the schema is due; while it is not, that costs one atomic read.
@@ -156,8 +157,8 @@ impl Database {
     async fn is_migrated(&self) -> Result<bool, PgError> {
         let lane = self.pool.lane();
         let last = MIGRATIONS.last().map_or(0, |migration| i64::from(migration.id));
-        let there = lane.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?.get(0);
-        let migrated = there && !lane.query(MIGRATED, &[&last]).await?.is_empty();
+        let there = lane.read_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?.get(0);
+        let migrated = there && !lane.read(MIGRATED, &[&last]).await?.is_empty();
         if !migrated {
             self.leave();
         }
@@ -180,8 +181,15 @@ impl From<DatabaseError> for Problem {
     }
 }
 
+/// Whether all places are taken by attempts to reach a server that cannot be reached, rather than by work.
+fn waits_for_the_server(cause: &PgError) -> bool {
+    let PgError::Exhausted { connect: Some(connect), .. } = cause else { return false };
+    // A server that has no place left is there.
+    connect.sqlstate() != Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
 fn postgres(cause: &PgError) -> Problem {
-    if cause.is_busy() {
+    if cause.is_busy() && !waits_for_the_server(cause) {
         return Problem::busy("all connections to Postgres are in use");
     }
     if cause.sqlstate() == Some(&SqlState::DISK_FULL) {
@@ -192,11 +200,15 @@ fn postgres(cause: &PgError) -> Problem {
         tracing::error!(cause = cause.reason(), "Postgres only reads");
         return refused("database_read_only", "Postgres only reads now; nothing was stored");
     }
+    if matches!(cause, PgError::Late { .. }) {
+        tracing::warn!(cause = cause.reason(), "a request's time was over before Postgres answered");
+        return Problem::gateway_timeout("Postgres took longer than this request may");
+    }
     if cause.is_unavailable() {
         tracing::warn!(cause = cause.reason(), "a request needed Postgres, which is away");
         return Problem::unavailable("Postgres, which this route needs, is away");
     }
-    // Class 22, data exception: the checks before let through what only the server can judge, such as 1e-99999.
+    // Class 22, data exception. The checks before name the field of all that is known to end here.
     if cause.sqlstate().is_some_and(|state| state.code().starts_with("22")) {
         let detail = "Postgres cannot store a value of this body";
         return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail);
@@ -215,6 +227,7 @@ fn refused(code: &'static str, detail: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use actix_web::ResponseError;
+    use pools_core::postgres::OpenError;
 
     use super::*;
 
@@ -240,6 +253,16 @@ mod tests {
             assert_eq!(status, 503);
             assert!(problem.to_string().starts_with("upstream_unavailable"), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_full_of_attempts_to_connect_is_told_as_a_server_that_is_away() {
+        let waited = Duration::from_secs(30);
+        let connect = Some(OpenError::TimedOut { after: Duration::from_secs(10) });
+        let (status, problem) =
+            answer(PgError::Exhausted { size: 10, overflow: 20, waited, longest: None, connect });
+        assert_eq!(status, 503);
+        assert!(problem.to_string().starts_with("upstream_unavailable"), "{problem}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString};
 use clap::Command;
 use pools_core::{
     config::postgres::PgConfig,
-    settings::{Section, StartError, Values, port},
+    settings::{Section, StartError, Values, count, port},
     web::{ServiceConfig, healthcheck_command, is_healthcheck},
 };
 
@@ -16,6 +16,9 @@ pools_core::settings! {
     pub struct MlConfig in "ml-api" {
         /// Where the service listens, on all IPv4 addresses.
         pub port: u16 = port("ML_PORT", 3002);
+        /// Recorded loans with an outcome that one retraining takes; with more it is refused. Each needs up to 500 bytes
+        /// while it runs: the default, 200 MB, fits into the 256 MB of `docker-compose.yml`. Raise both together.
+        pub retrain_max_loans: u32 = count("RETRAIN_MAX_LOANS", "loans", 400_000, 1..=10_000_000);
     }
 }
 

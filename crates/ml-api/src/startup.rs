@@ -1,8 +1,9 @@
 //! The only wiring: settings → pool → database → stores → services → routes.
 //!
-//! Nothing here waits for a server, unless `DB_MIN_IDLE` asks for connections, and then no longer than one connect
-//! may take. The model is trained and the schema migrated by jobs, while the service
-//! already listens and says in `/health` what it lacks.
+//! Nothing here waits for a server. The model is trained and the schema migrated by jobs, while the service
+//! already listens and says in `/health` what it lacks. Before it says that it is ready there is a model, and it has
+//! looked which one is in use, so that a replica that comes back answers as it did before; a Postgres that is away
+//! is waited for no longer than one connect may take, and `/predict` is answered by the starting model then.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use pools_core::{
     telemetry::{self, BadLevel},
     web::{AdminToken, QUIET, Service, serve},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     database::Database,
@@ -62,15 +63,16 @@ pub async fn run(settings: Settings) -> Result<u8, StartError> {
     let pool = open(postgres)?;
     telemetry::announce("✅", format_args!("Connection pools initialized"));
 
-    let warm_up = warm(pool.clone(), patience);
     let risk = RiskService::new();
     let database = pool.clone().map(Database::new);
     let loans = LoanService::new(database.clone().map(LoanStore::new), risk.clone());
     let matching = MatchingService::new(database.clone().map(MatchingStore::new));
-    let retraining = RetrainingService::new(database.clone().map(ModelStore::new), risk.clone());
+    let models = database.clone().map(|database| ModelStore::new(database, ml.retrain_max_loans));
+    let retraining = RetrainingService::new(models, risk.clone());
     let watch = WatchService::new(database.clone().map(WatchStore::new), risk.clone());
     let jobs = Tasks::new();
-    start_jobs(&jobs, &risk, database.as_ref(), &retraining, &watch);
+    start_jobs(&jobs, &risk, database.as_ref(), &retraining, &watch, &matching);
+    let warm_up = warm_up(pool.clone(), risk.clone(), retraining.clone(), patience);
     let pools = registry(pool, &watch);
 
     let admin = AdminToken(service.admin_token.clone());
@@ -133,11 +135,21 @@ fn open(config: PgConfig) -> Result<Option<PgPool>, StartError> {
     Ok(Some(pool))
 }
 
-/// `DB_MIN_IDLE` connections are there before the service says that it is ready. A server that is away does not keep
-/// it from being ready for longer than `patience`; the pool goes on trying.
-async fn warm(pool: Option<PgPool>, patience: Duration) {
+/// What is there before the service says that it is ready. A server that is away does not keep it from that for longer
+/// than `patience`; pool and jobs go on trying.
+async fn warm_up(pool: Option<PgPool>, risk: RiskService, retraining: RetrainingService, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let looked = async {
+        if timeout_at(deadline, retraining.until_looked()).await.is_err() {
+            tracing::warn!("started without having seen which model is in use");
+        }
+    };
+    tokio::join!(warm(pool, deadline), looked, risk.until_ready());
+}
+
+async fn warm(pool: Option<PgPool>, deadline: Instant) {
     let Some(pool) = pool else { return };
-    if let Err(error) = pool.warm(Instant::now() + patience).await {
+    if let Err(error) = pool.warm(deadline).await {
         tracing::warn!(cause = error.reason(), "started without the connections of DB_MIN_IDLE");
     }
 }
@@ -148,6 +160,7 @@ fn start_jobs(
     database: Option<&Database>,
     retraining: &RetrainingService,
     watch: &WatchService,
+    matching: &MatchingService,
 ) {
     let risk = risk.clone();
     jobs.spawn("training", async move {
@@ -159,5 +172,6 @@ fn start_jobs(
         jobs.spawn("schema", database.clone().keep_schema(jobs.stopping()));
         jobs.spawn("model in use", retraining.clone().follow(jobs.stopping()));
         jobs.spawn("watching", watch.clone().follow(jobs.stopping()));
+        jobs.spawn("expired sides", matching.clone().keep_tidy(jobs.stopping()));
     }
 }

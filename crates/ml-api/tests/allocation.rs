@@ -1,12 +1,9 @@
 //! A prediction allocates nothing: counted by an allocator that counts for each thread, in a program of its own.
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use allocation_counter::measure;
-use ml_api::risk::{
-    FeatureRow, Features, generator,
-    service::{RiskService, Trained},
-};
+use ml_api::risk::{FeatureRow, Features, Trained, generator, service::RiskService};
 
 fn allocations(work: impl FnOnce()) -> u64 {
     measure(work).count_total
@@ -36,7 +33,8 @@ fn a_thousand_single_predictions_allocate_nothing() {
 #[test]
 fn the_service_allocates_nothing_for_them_either_though_it_counts_what_it_is_asked() {
     let risk = RiskService::new();
-    risk.install(Arc::new(Trained::starting().unwrap()));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(risk.train()).unwrap();
     let rows = rows().into_iter().map(|values| FeatureRow { values, missing_features: Vec::new() });
     let rows: Vec<FeatureRow> = rows.collect();
     let count = allocations(|| {

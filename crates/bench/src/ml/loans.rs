@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::body::Bytes;
-use ml_api::risk::{Example, Feature, generator, service::Trained};
+use ml_api::risk::{Example, Feature, Trained, generator};
 use serde_json::{Map, Value, json};
 use testkit::Postgres;
 

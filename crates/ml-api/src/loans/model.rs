@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{address::Address, storable::Storable};
+use super::{
+    address::Address,
+    storable::{Storable, numbers_fit},
+};
 use crate::risk::{FEATURE_COUNT, Feature, RowError};
 
 #[cfg(test)]
@@ -195,7 +198,8 @@ impl Rest {
     /// would round numbers above 2⁵³.
     fn metadata(self) -> Result<String, FieldError> {
         for (name, text) in &self.0 {
-            if name.contains('\0') || serde_json::from_str::<Storable>(text.get()).is_err() {
+            let storable = serde_json::from_str::<Storable>(text.get()).is_ok() && numbers_fit(text.get());
+            if name.contains('\0') || !storable {
                 return Err(wrong(&name.replace('\0', "\u{fffd}"), METADATA));
             }
         }

@@ -111,7 +111,7 @@ impl LoanStore {
     /// See [`DatabaseError`].
     pub async fn statistics(&self) -> Result<Statistics, DatabaseError> {
         let lane = self.0.ready()?.lane();
-        let row = lane.query_one(&STATISTICS, &[]).await.map_err(|cause| self.0.failed(cause))?;
+        let row = lane.read_one(&STATISTICS, &[]).await.map_err(|cause| self.0.failed(cause))?;
         let (total_loans, repaid, defaulted): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
         let completeness = columns().enumerate().map(|(place, column)| {
             let count: i64 = row.get(4 + place);

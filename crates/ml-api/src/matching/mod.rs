@@ -7,7 +7,8 @@
 //!    └──── DELETE ─────┘  └── PUT: terms replaced, 24 h from now
 //! ```
 //!
-//! An expired side is in no list and in no match; a PUT opens it again. Who fits whom is proposed by the caller, but
+//! An expired side is in no list and in no match; a PUT opens it again. For an hour whoever wants to match it is told that
+//! it has expired, then a job removes it. Who fits whom is proposed by the caller, but
 //! checked here: terms may have changed since they were read.
 //!
 //! **Once.** A match locks the request, then the offer, always in this order, so that no two matches wait for each

@@ -1,10 +1,19 @@
 //! What the routes may do with the book, database or not.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::{
     error::{MatchingError, Side},
     model::{BookId, LendingOffer, LoanRequest, MatchOrder},
     store::{Listed, Made, MatchingStore, Open, Recent},
 };
+
+/// How often expired sides are removed. They are in no list and no match before that.
+const TIDY: Duration = Duration::from_secs(60);
+/// Pause when Postgres could not be asked.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The matching book. Clones share the store.
 #[derive(Clone, Debug)]
@@ -68,6 +77,32 @@ impl MatchingService {
     /// The book does not allow it, or there is no database, or that is away.
     pub async fn make(&self, order: &MatchOrder) -> Result<Made, MatchingError> {
         self.store()?.make(order).await
+    }
+
+    /// Removes what expired long ago until `stopping` resolves. Any number of replicas may do so together.
+    pub async fn keep_tidy(self, stopping: impl Future<Output = ()>) {
+        let Some(store) = self.store else { return };
+        let tidying = async {
+            loop {
+                let pause = match store.tidy().await {
+                    Ok(0) => TIDY,
+                    Ok(removed) => {
+                        tracing::info!(removed, "expired requests and offers removed");
+                        TIDY
+                    }
+                    // The pool tells of a database that is away.
+                    Err(fault) => {
+                        tracing::debug!(cause = &fault as &dyn std::error::Error, "the book is not tidied");
+                        RETRY
+                    }
+                };
+                sleep(pause).await;
+            }
+        };
+        tokio::select! {
+            () = stopping => {}
+            () = tidying => {}
+        }
     }
 
     /// How many matches there are, and the latest.

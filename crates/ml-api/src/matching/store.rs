@@ -14,6 +14,8 @@ use crate::database::Database;
 
 /// Rows in one list: 3 MB of JSON.
 const MAX_LISTED: usize = 10_000;
+/// Expired rows that one statement removes: some milliseconds, in which it holds their locks.
+const TIDIED: i64 = 1_000;
 /// Matches that are shown.
 const RECENT: i64 = 10;
 
@@ -155,6 +157,28 @@ impl MatchingStore {
         }
     }
 
+    /// Removes sides that expired an hour ago without a match. Returns how many.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    ///
+    /// # Cancel safety
+    /// Dropped, some are gone and the others are left to the next call.
+    pub async fn tidy(&self) -> Result<u64, MatchingError> {
+        let lane = self.0.ready()?.lane();
+        let mut removed = 0;
+        for sql in [TIDY_REQUESTS, TIDY_OFFERS] {
+            loop {
+                let some = lane.execute(sql, &[&TIDIED]).await.map_err(|cause| self.0.failed(cause))?;
+                removed += some;
+                if some < TIDIED.unsigned_abs() {
+                    break;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     /// Open requests, by ascending risk.
     ///
     /// # Errors
@@ -174,7 +198,7 @@ impl MatchingStore {
     async fn list<T>(&self, sql: &str, terms: impl Fn(&Row) -> T) -> Result<Listed<Open<T>>, MatchingError> {
         let lane = self.0.ready()?.lane();
         let limit = MAX_LISTED as i64 + 1;
-        let rows = lane.query(sql, &[&limit]).await.map_err(|cause| self.0.failed(cause))?;
+        let rows = lane.read(sql, &[&limit]).await.map_err(|cause| self.0.failed(cause))?;
         let open = |row: &Row| Open {
             terms: terms(row),
             created_at: row.get("created_at"),
@@ -190,7 +214,7 @@ impl MatchingStore {
     /// See [`DatabaseError`](crate::database::DatabaseError).
     pub async fn recent(&self) -> Result<Recent, MatchingError> {
         let lane = self.0.ready()?.lane();
-        let rows = lane.query(RECENT_MATCHES, &[&RECENT]).await.map_err(|cause| self.0.failed(cause))?;
+        let rows = lane.read(RECENT_MATCHES, &[&RECENT]).await.map_err(|cause| self.0.failed(cause))?;
         let total = rows.first().map_or(0, |row| row.get("total"));
         Ok(Recent { total, matches: rows.iter().map(matched).collect() })
     }
@@ -323,13 +347,24 @@ const PUT_OFFER: &str = "INSERT INTO lending_offers \
     created_at = excluded.created_at, expires_at = excluded.expires_at \
     WHERE lending_offers.match_id IS NULL RETURNING xmax = 0";
 
-/// The second column is as it was before: a row that is there and was not removed is matched.
-const REMOVE_REQUEST: &str = "WITH gone AS \
-    (DELETE FROM loan_requests WHERE loan_id = $1 AND match_id IS NULL RETURNING 1) \
-    SELECT EXISTS (SELECT FROM gone), EXISTS (SELECT FROM loan_requests WHERE loan_id = $1)";
-const REMOVE_OFFER: &str = "WITH gone AS \
-    (DELETE FROM lending_offers WHERE offer_id = $1 AND match_id IS NULL RETURNING 1) \
-    SELECT EXISTS (SELECT FROM gone), EXISTS (SELECT FROM lending_offers WHERE offer_id = $1)";
+/// A row that is there and was not removed is matched. Locked first, so that a row that somebody else has removed
+/// meanwhile is not there: the statement alone would still see it.
+const REMOVE_REQUEST: &str = "WITH side AS (SELECT match_id FROM loan_requests WHERE loan_id = $1 FOR UPDATE), \
+    gone AS (DELETE FROM loan_requests USING side \
+    WHERE loan_id = $1 AND side.match_id IS NULL RETURNING 1) \
+    SELECT EXISTS (SELECT FROM gone), EXISTS (SELECT FROM side)";
+const REMOVE_OFFER: &str = "WITH side AS (SELECT match_id FROM lending_offers WHERE offer_id = $1 FOR UPDATE), \
+    gone AS (DELETE FROM lending_offers USING side \
+    WHERE offer_id = $1 AND side.match_id IS NULL RETURNING 1) \
+    SELECT EXISTS (SELECT FROM gone), EXISTS (SELECT FROM side)";
+
+/// So many at a time, the oldest first. What another replica is removing, or somebody puts again, is passed over.
+const TIDY_REQUESTS: &str = "DELETE FROM loan_requests WHERE loan_id IN (SELECT loan_id FROM loan_requests \
+    WHERE match_id IS NULL AND expires_at < now() - interval '1 hour' \
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
+const TIDY_OFFERS: &str = "DELETE FROM lending_offers WHERE offer_id IN (SELECT offer_id FROM lending_offers \
+    WHERE match_id IS NULL AND expires_at < now() - interval '1 hour' \
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
 
 const REQUESTS: &str = "SELECT *, amount::text AS digits FROM loan_requests \
     WHERE match_id IS NULL AND expires_at > now() ORDER BY risk_score, created_at, loan_id LIMIT $1";

@@ -3,10 +3,9 @@
 use actix_web::http::StatusCode;
 use pools_core::web::Problem;
 
-use super::store::MAX_RECORDED;
 use crate::{
     database::DatabaseError,
-    risk::service::{NotReady, TrainingError},
+    risk::{TrainingError, service::NotReady},
 };
 
 /// What a route of this feature can fail with. Each variant is one thing that somebody does about it.
@@ -22,9 +21,14 @@ pub enum RetrainingError {
     /// Record how loans ended.
     #[error("no recorded loan has a known outcome yet")]
     NothingRecorded,
-    /// Retrain elsewhere.
-    #[error("more than {MAX_RECORDED} recorded loans have an outcome, which retraining has no memory for")]
-    TooMany,
+    /// Give it more memory, and raise the limit.
+    #[error(
+        "more than {limit} recorded loans have an outcome, which retraining has no memory for (RETRAIN_MAX_LOANS)"
+    )]
+    TooMany {
+        /// `RETRAIN_MAX_LOANS`.
+        limit: u32,
+    },
     /// Look at the versions there are.
     #[error("there is no such version")]
     UnknownVersion,
@@ -49,7 +53,7 @@ impl From<RetrainingError> for Problem {
             RetrainingError::NotConfigured => Self::not_configured(error.to_string()),
             RetrainingError::UnderWay => conflict("retraining_under_way"),
             RetrainingError::NothingRecorded => conflict("nothing_recorded"),
-            RetrainingError::TooMany => conflict("too_many_rows"),
+            RetrainingError::TooMany { .. } => conflict("too_many_rows"),
             RetrainingError::UnknownVersion => Self::not_found(error.to_string()).field("version"),
             RetrainingError::NotReady(cause) => cause.into(),
             RetrainingError::Database(cause) => cause.into(),

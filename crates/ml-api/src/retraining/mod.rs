@@ -16,7 +16,7 @@
 //! Predictions go on meanwhile: training runs on a thread of its own, and the swap is one pointer.
 //!
 //! # Limits
-//! [`MAX_RECORDED`](store::MAX_RECORDED) recorded loans; whoever has hundreds of thousands may have to raise `REQUEST_TIMEOUT`,
+//! `RETRAIN_MAX_LOANS` recorded loans, 500 bytes each while it runs; whoever has hundreds of thousands may have to raise `REQUEST_TIMEOUT`,
 //! which ends a retraining as it ends every request.
 
 pub mod routes;

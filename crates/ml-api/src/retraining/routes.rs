@@ -7,7 +7,10 @@ use actix_web::{
 use pools_core::web::{AdminToken, Problem, authorise};
 use serde_json::{Value, json};
 
-use super::service::{RetrainingService, Verdict};
+use super::{
+    service::{RetrainingService, Verdict},
+    store::Versions,
+};
 
 /// Adds the routes.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -27,8 +30,8 @@ async fn retrain(
 }
 
 async fn versions(retraining: Data<RetrainingService>) -> Result<Json<Value>, Problem> {
-    let versions = retraining.versions().await?;
-    Ok(Json(json!({ "success": true, "count": versions.len(), "versions": versions })))
+    let Versions { total, listed } = retraining.versions().await?;
+    Ok(Json(json!({ "success": true, "total": total, "count": listed.len(), "versions": listed })))
 }
 
 async fn restore(

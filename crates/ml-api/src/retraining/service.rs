@@ -3,27 +3,29 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     error::RetrainingError,
-    store::{Change, ModelStore, Version},
+    store::{Change, ModelStore, Versions},
 };
 use crate::risk::{
-    Metrics, Split,
-    service::{RiskService, Trained, TrainingError},
+    Metrics, RowSources, Split, Trained, TrainingError, service::RiskService, trained::ComparedWith,
 };
 
 /// A new model may be this much worse: rounding.
 const NOT_WORSE: f64 = 1e-6;
 /// How often a replica looks which model is in use.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same until it has seen that once, which readiness waits for; while there is no schema, a look is one atomic read.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
 
 /// Changes the model. Clones share store and model.
 #[derive(Clone, Debug)]
 pub struct RetrainingService {
     store: Option<ModelStore>,
     risk: RiskService,
+    looked: Arc<watch::Sender<bool>>,
 }
 
 /// What a retraining came to.
@@ -37,6 +39,8 @@ pub struct Verdict {
     pub version: u32,
     /// Rows the new model was trained on.
     pub training_rows: usize,
+    /// Where its rows came from.
+    pub row_sources: RowSources,
     /// The present model, on the held-out rows.
     pub present: Metrics,
     /// The new one, on the same rows.
@@ -46,7 +50,7 @@ pub struct Verdict {
 impl RetrainingService {
     /// Without a store every question is answered with [`RetrainingError::NotConfigured`].
     pub fn new(store: Option<ModelStore>, risk: RiskService) -> Self {
-        Self { store, risk }
+        Self { store, risk, looked: Arc::default() }
     }
 
     fn store(&self) -> Result<&ModelStore, RetrainingError> {
@@ -73,7 +77,7 @@ impl RetrainingService {
         let (new, old) = (verdict.candidate.log_loss, verdict.present.log_loss);
         let replaced = verdict.replaced;
         tracing::info!(replaced, version = verdict.version, log_loss = new, present = old, "model retrained");
-        self.look().await?;
+        self.catch_up().await;
         Ok(verdict)
     }
 
@@ -92,14 +96,15 @@ impl RetrainingService {
         }
         change.commit().await?;
         tracing::info!(version, "model rolled back");
-        self.look().await
+        self.catch_up().await;
+        Ok(())
     }
 
-    /// All versions that ever were in use.
+    /// The latest versions that were in use.
     ///
     /// # Errors
     /// See [`RetrainingError`].
-    pub async fn versions(&self) -> Result<Vec<Version>, RetrainingError> {
+    pub async fn versions(&self) -> Result<Versions, RetrainingError> {
         self.store()?.versions().await
     }
 
@@ -114,25 +119,45 @@ impl RetrainingService {
     async fn keep_looking(&self) {
         let mut told = false;
         loop {
-            sleep(LOOK).await;
-            let fault = match self.look().await {
-                // The pool tells of a database that is away.
-                Ok(()) | Err(RetrainingError::Database(_) | RetrainingError::NotConfigured) => None,
-                Err(fault) => Some(fault),
-            };
+            let seen = self.look().await;
+            let away = matches!(seen, Err(RetrainingError::Database(_)));
+            // The pool tells of a database that is away.
+            let fault = seen.err().filter(|_| !away);
             if let Some(fault) = fault.as_ref().filter(|_| !told) {
                 tracing::error!(cause = fault as &dyn std::error::Error, "the model in use cannot be read");
             }
             told = fault.is_some();
+            if !away {
+                self.looked.send_replace(true);
+            }
+            let looked = *self.looked.borrow();
+            sleep(if looked { LOOK } else { FIRST_LOOK }).await;
+        }
+    }
+
+    /// Waits until it has been seen which model is in use; without a database there is nothing to see.
+    pub async fn until_looked(&self) {
+        if self.store.is_some() {
+            let mut looked = self.looked.subscribe();
+            looked.wait_for(|looked| *looked).await.map(drop).expect("BUG: the sender is held here");
+        }
+    }
+
+    /// The change is committed, whatever comes of this: what cannot be read now is read a second later.
+    async fn catch_up(&self) {
+        if let Err(fault) = self.look().await {
+            let cause = &fault as &dyn std::error::Error;
+            tracing::warn!(cause, "the model that is in use now is taken over later");
         }
     }
 
     /// Two looks that overlap may leave the older model here; the next one, a second later, sees that.
     async fn look(&self) -> Result<(), RetrainingError> {
-        let version = self.risk.trained().map_or(0, |trained| trained.model.version());
-        if let Some(trained) = self.store()?.newer_than(version).await? {
-            tracing::info!(version = trained.model.version(), "model taken into use");
-            self.risk.install(Arc::new(trained));
+        // A starting model has a number but is not stored: the stored one of this number may be another's.
+        let ours = self.risk.in_use().ok().and_then(|in_use| in_use.stored_as);
+        if let Some((trained, stored_as)) = self.store()?.other_than(ours).await? {
+            tracing::info!(version = stored_as.version, "model taken into use");
+            self.risk.install(Arc::new(trained), stored_as);
         }
         Ok(())
     }
@@ -156,29 +181,32 @@ async fn compete_in(change: &Change<'_>, local: &Trained) -> Result<Verdict, Ret
     let version = change.next_version().await?;
     let training = tokio::task::spawn_blocking(move || compete(&present, recorded, version)).await;
     // Its panic goes on here, where the owner of this request counts it.
-    let (candidate, present) =
+    let (mut candidate, present) =
         training.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     let replaced = candidate.metrics.log_loss <= present.metrics.log_loss + NOT_WORSE;
     if replaced {
+        candidate.compared_with = Some(present.clone());
         change.store(&candidate).await?;
         change.take(version).await?;
     }
     Ok(Verdict {
         success: true,
         replaced,
-        version: if replaced { version } else { present.model.version() },
+        version: if replaced { version } else { present.version },
         training_rows: candidate.model.rows(),
+        row_sources: candidate.row_sources,
         present: present.metrics,
         candidate: candidate.metrics,
     })
 }
 
 /// Trains the candidate and judges both models by the same rows. Blocks.
-fn compete(present: &Trained, recorded: Split, version: u32) -> Result<(Trained, Trained), TrainingError> {
-    let mut split = Trained::starting_data();
-    split.train.extend(recorded.train);
-    split.held_out.extend(recorded.held_out);
-    let candidate = Trained::recorded(&split, version)?;
-    let present = Trained::judged(present.model.clone(), present.reference.clone(), &split.held_out)?;
-    Ok((candidate, present))
+fn compete(
+    present: &Trained,
+    recorded: Split,
+    version: u32,
+) -> Result<(Trained, ComparedWith), TrainingError> {
+    let (candidate, held_out) = Trained::recorded(recorded, version)?;
+    let metrics = present.measured_on(&held_out)?;
+    Ok((candidate, ComparedWith { version: present.model.version(), metrics }))
 }

@@ -3,18 +3,17 @@
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
-use pools_core::postgres::{Lease, Transaction};
+use pools_core::postgres::{Lease, Row, ToSql, Transaction};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::error::RetrainingError;
 use crate::{
     database::Database,
-    risk::{Example, FEATURE_COUNT, Feature, Split, service::Trained},
+    risk::{Example, FEATURE_COUNT, Feature, Split, Trained, service::StoredAs},
 };
 
-/// Recorded loans that are trained on at once: with the starting data, what training from a file takes.
-pub const MAX_RECORDED: usize = 1_000_000;
+/// Versions that are listed, and the one in use: 300 KB of JSON. All of them are kept and can be restored.
+const LISTED: i64 = 50;
 /// Rows that are on the wire at once.
 const PAGE: i64 = 10_000;
 
@@ -23,55 +22,71 @@ const LOCK: i64 = i64::from_be_bytes(*b"ml_model");
 
 /// Model versions in Postgres. Clones share the pool.
 #[derive(Clone, Debug)]
-pub struct ModelStore(Database);
+pub struct ModelStore {
+    database: Database,
+    max_loans: u32,
+}
+
+/// The versions that there are.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// How many.
+    pub total: i64,
+    /// The latest of them first, and the one in use.
+    pub listed: Vec<Version>,
+}
 
 /// A version, as it is listed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Version {
     /// Its number.
-    pub version: i32,
+    pub version: u32,
     /// Whether it answers now.
     pub in_use: bool,
     /// When it was first in use.
     pub created_at: DateTime<Utc>,
-    /// The model and what it was judged by.
+    /// The model and its report; `None` when what is stored cannot be read.
     #[serde(flatten)]
-    pub trained: Value,
+    pub trained: Option<Trained>,
 }
 
 impl ModelStore {
-    /// A store in this database.
-    pub fn new(database: Database) -> Self {
-        Self(database)
+    /// A store in this database, which gives at most so many recorded loans to a retraining.
+    pub fn new(database: Database, max_loans: u32) -> Self {
+        Self { database, max_loans }
     }
 
-    /// The model in use, unless it is this version. `None` too while no retraining has ever ended.
+    /// The model in use, unless it is this one. `None` too while no retraining has ever ended.
     ///
     /// # Errors
     /// See [`DatabaseError`](crate::database::DatabaseError), or what is stored is no model.
-    pub async fn newer_than(&self, version: u32) -> Result<Option<Trained>, RetrainingError> {
-        let lane = self.0.ready()?.lane();
-        let row = lane.query_opt(OTHER_IN_USE, &[&i64::from(version)]).await;
-        let row = row.map_err(|cause| self.0.failed(cause))?;
-        Ok(row.map(|row| serde_json::from_str(row.get(0))).transpose()?)
+    pub async fn other_than(
+        &self,
+        ours: Option<StoredAs>,
+    ) -> Result<Option<(Trained, StoredAs)>, RetrainingError> {
+        let (version, created_at) =
+            (ours.map(|ours| i64::from(ours.version)), ours.map(|ours| ours.created_at));
+        let lane = self.database.ready()?.lane();
+        let row = lane.read_opt(OTHER_IN_USE, &[&version, &created_at]).await;
+        let row = row.map_err(|cause| self.database.failed(cause))?;
+        let model = |row: Row| {
+            let stored_as = StoredAs { version: number(&row, 1), created_at: row.get(2) };
+            Ok((serde_json::from_str(row.get(0))?, stored_as))
+        };
+        row.map(model).transpose()
     }
 
-    /// All versions, the latest first.
+    /// The latest versions and the one in use, the latest first.
     ///
     /// # Errors
-    /// As [`newer_than`](Self::newer_than).
-    pub async fn versions(&self) -> Result<Vec<Version>, RetrainingError> {
-        let lane = self.0.ready()?.lane();
-        let rows = lane.query(VERSIONS, &[]).await.map_err(|cause| self.0.failed(cause))?;
-        let version = |row: &pools_core::postgres::Row| {
-            Ok(Version {
-                version: row.get(0),
-                in_use: row.get(1),
-                created_at: row.get(2),
-                trained: serde_json::from_str(row.get(3))?,
-            })
-        };
-        rows.iter().map(version).collect()
+    /// See [`DatabaseError`](crate::database::DatabaseError).
+    pub async fn versions(&self) -> Result<Versions, RetrainingError> {
+        let lane = self.database.ready()?.lane();
+        let rows = lane.read(VERSIONS, &[&LISTED]).await.map_err(|cause| self.database.failed(cause))?;
+        Ok(Versions {
+            total: rows.first().map_or(0, |row| row.get(4)),
+            listed: rows.iter().map(listed).collect(),
+        })
     }
 
     /// A connection on which a change can begin.
@@ -79,7 +94,7 @@ impl ModelStore {
     /// # Errors
     /// See [`DatabaseError`](crate::database::DatabaseError).
     pub async fn acquire(&self) -> Result<Lease, RetrainingError> {
-        Ok(self.0.ready()?.acquire().await.map_err(|cause| self.0.failed(cause))?)
+        Ok(self.database.ready()?.acquire().await.map_err(|cause| self.database.failed(cause))?)
     }
 
     /// Begins the only change of models that may be under way.
@@ -87,39 +102,55 @@ impl ModelStore {
     /// # Errors
     /// Another one is, or see [`DatabaseError`](crate::database::DatabaseError).
     pub async fn begin<'a>(&'a self, lease: &'a mut Lease) -> Result<Change<'a>, RetrainingError> {
-        let failed = |cause| self.0.failed(cause);
+        let failed = |cause| self.database.failed(cause);
         let transaction = lease.begin().await.map_err(failed)?;
         let row = transaction.query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK]).await;
         if row.map_err(failed)?.get(0) {
-            return Ok(Change { database: &self.0, transaction });
+            let Self { database, max_loans } = self;
+            return Ok(Change { database, max_loans: *max_loans, transaction });
         }
         transaction.rollback().await.map_err(failed)?;
         Err(RetrainingError::UnderWay)
     }
 }
 
+fn number(row: &Row, column: usize) -> u32 {
+    row.get::<_, i32>(column).unsigned_abs()
+}
+
+/// Without what only the watching of drift needs, which is most of a stored version.
+fn listed(row: &Row) -> Version {
+    let version = number(row, 0);
+    let trained = match serde_json::from_str::<Trained>(row.get(3)) {
+        Ok(trained) => Some(Trained { reference: None, ..trained }),
+        Err(fault) => {
+            let cause = &fault as &dyn std::error::Error;
+            tracing::error!(cause, version, "a stored model cannot be read");
+            None
+        }
+    };
+    Version { version, in_use: row.get(1), created_at: row.get(2), trained }
+}
+
 /// A change of models. Dropped without [`commit`](Self::commit), nothing has changed.
 #[derive(Debug)]
 pub struct Change<'a> {
     database: &'a Database,
+    max_loans: u32,
     transaction: Transaction<'a>,
 }
 
 impl Change<'_> {
-    async fn rows(
-        &self,
-        sql: &str,
-        params: &[&(dyn pools_core::postgres::ToSql + Sync)],
-    ) -> Result<Vec<pools_core::postgres::Row>, RetrainingError> {
+    async fn rows(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, RetrainingError> {
         Ok(self.transaction.query(sql, params).await.map_err(|cause| self.database.failed(cause))?)
     }
 
     /// The model in use, if any was ever stored.
     ///
     /// # Errors
-    /// As [`ModelStore::newer_than`].
+    /// As [`ModelStore::other_than`].
     pub async fn in_use(&self) -> Result<Option<Trained>, RetrainingError> {
-        let rows = self.rows(OTHER_IN_USE, &[&0_i64]).await?;
+        let rows = self.rows(OTHER_IN_USE, &[&None::<i64>, &None::<DateTime<Utc>>]).await?;
         Ok(rows.first().map(|row| serde_json::from_str(row.get(0))).transpose()?)
     }
 
@@ -129,12 +160,16 @@ impl Change<'_> {
     /// Too many, or see [`DatabaseError`](crate::database::DatabaseError).
     pub async fn recorded(&self) -> Result<Split, RetrainingError> {
         // Told before the work, not after most of it.
-        let too_many = self.rows(TOO_MANY, &[&(MAX_RECORDED as i64)]).await?;
-        if !too_many.is_empty() {
-            return Err(RetrainingError::TooMany);
+        let limit = self.max_loans;
+        let counted = self.rows(COUNT, &[&(i64::from(limit) + 1)]).await?;
+        let loans: i64 = counted.first().expect("BUG: an aggregate is one row").get(0);
+        if loans > i64::from(limit) {
+            return Err(RetrainingError::TooMany { limit });
         }
         self.rows(ASSIGN, &[]).await?;
-        let mut split = Split { train: Vec::new(), held_out: Vec::new() };
+        // Room for all at once: a vector that grows is there twice while it does.
+        let room = loans.unsigned_abs() as usize;
+        let mut split = Split { train: Vec::with_capacity(room), held_out: Vec::with_capacity(room / 4) };
         let mut after = String::new();
         loop {
             let rows = self.rows(&RECORDED, &[&after, &PAGE]).await?;
@@ -196,21 +231,27 @@ impl Change<'_> {
     /// # Errors
     /// See [`DatabaseError`](crate::database::DatabaseError).
     pub async fn commit(self) -> Result<(), RetrainingError> {
-        let Self { database, transaction } = self;
+        let Self { database, transaction, .. } = self;
         Ok(transaction.commit().await.map_err(|cause| database.failed(cause))?)
     }
 }
 
-const OTHER_IN_USE: &str = "SELECT trained::text FROM model_versions JOIN model_in_use USING (version) \
-    WHERE version <> $1::bigint";
-const VERSIONS: &str = "SELECT v.version, u.version IS NOT NULL, v.created_at, v.trained::text \
-    FROM model_versions v LEFT JOIN model_in_use u USING (version) ORDER BY v.version DESC";
+const OTHER_IN_USE: &str = "SELECT trained::text, version, created_at \
+    FROM model_versions JOIN model_in_use USING (version) \
+    WHERE (version, created_at) IS DISTINCT FROM ($1::bigint, $2::timestamptz)";
+const VERSIONS: &str = "SELECT v.version, u.version IS NOT NULL, v.created_at, v.trained::text, \
+    (SELECT count(*) FROM model_versions) \
+    FROM model_versions v LEFT JOIN model_in_use u USING (version) \
+    WHERE u.version IS NOT NULL OR v.version IN \
+    (SELECT version FROM model_versions ORDER BY version DESC LIMIT $1) ORDER BY v.version DESC";
 const STORE: &str = "INSERT INTO model_versions (version, trained) VALUES ($1::bigint, $2::text::json)";
 const TAKE: &str = "INSERT INTO model_in_use (version) \
     SELECT version FROM model_versions WHERE version = $1::bigint \
     ON CONFLICT (only_row) DO UPDATE SET version = excluded.version RETURNING 1";
 
-const TOO_MANY: &str = "SELECT 1 FROM loans WHERE \"default\" IS NOT NULL OFFSET $1 LIMIT 1";
+/// Up to a bound.
+const COUNT: &str =
+    "SELECT count(*) FROM (SELECT FROM loans WHERE \"default\" IS NOT NULL LIMIT $1) AS loans";
 
 /// Every fifth of a class, counted on from those that have a side already.
 const ASSIGN: &str = "WITH seen AS (SELECT \"default\", count(*) AS loans FROM loan_sides GROUP BY 1) \

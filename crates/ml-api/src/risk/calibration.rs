@@ -1,12 +1,12 @@
 //! Probabilities beside what came true.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Bins of equal width.
 const BINS: usize = 10;
 
 /// The rows whose probability lies in a tenth.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     /// The lowest probability that belongs here.
     pub from: f64,

@@ -80,8 +80,10 @@ impl Shape {
         let mut edges: Vec<f64> =
             (1..TENTHS).filter_map(|tenth| sorted.get(sorted.len() * tenth / TENTHS)).copied().collect();
         edges.dedup();
-        // Many rows have the least value: what is below it must not hide among them.
-        if let Some(&least) = sorted.first().filter(|&least| edges.first() == Some(least)) {
+        // Many rows have the least value: what is below it must not hide among them. Below the least double is nothing.
+        if let Some(&least) =
+            sorted.first().filter(|&&least| edges.first() == Some(&least) && least > f64::MIN)
+        {
             edges.insert(0, least.next_down());
         }
         let rows = all.len() as f64;

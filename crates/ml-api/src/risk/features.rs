@@ -252,6 +252,15 @@ pub struct RowInput(
     pub Result<FeatureRow, RowError>,
 );
 
+impl RowInput {
+    /// Reads the text of one complete JSON value. None fails: what the parser can make no value of, such as `1e999`, is no
+    /// object either.
+    pub fn alone(text: &str) -> Self {
+        let found = JsonKind::of(text);
+        serde_json::from_str(text).unwrap_or(Self(Err(RowError::NotAnObject { found })))
+    }
+}
+
 impl<'de> Deserialize<'de> for RowInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RowVisitor).map(Self)
@@ -347,7 +356,8 @@ impl<'de> DeserializeSeed<'de> for FeatureName {
     type Value = Option<Feature>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
+        // As text, a name that is no Unicode would be an error; as bytes it is no feature, and ignored like any other.
+        deserializer.deserialize_bytes(self)
     }
 }
 
@@ -358,7 +368,7 @@ impl Visitor<'_> for FeatureName {
         f.write_str("a member name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(Feature::from_name(name))
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+        Ok(std::str::from_utf8(name).ok().and_then(Feature::from_name))
     }
 }

@@ -26,7 +26,9 @@ pub mod metrics;
 pub mod model;
 pub mod routes;
 pub mod service;
+pub mod sources;
 pub mod split;
+pub mod trained;
 
 mod error;
 mod parts;
@@ -38,4 +40,6 @@ pub use category::{Prediction, RiskCategory, heuristic};
 pub use features::{Example, FEATURE_COUNT, Feature, FeatureRow, Features, RowError, RowInput};
 pub use metrics::Metrics;
 pub use model::{FitError, Model, TrainingData};
+pub use sources::{RowSources, Sources};
 pub use split::{Split, stratified};
+pub use trained::{Trained, TrainingError};

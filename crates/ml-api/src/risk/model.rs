@@ -67,7 +67,7 @@ pub enum FitError {
     #[error("there are no rows to train on")]
     NoRows,
     /// There is nothing to tell apart.
-    #[error("all {rows} rows have default = {}: training needs both classes", u8::from(*.default))]
+    #[error("all {rows} rows to train on have default = {}: training needs both classes", u8::from(*.default))]
     OneClass {
         /// How many rows.
         rows: usize,

@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Feature, FeatureRow, Features, Prediction, RowError, RowInput,
-    batch::{Batch, Rows},
-    service::{InUse, RiskService, Trained},
+    Feature, FeatureRow, Features, Prediction, RowError, RowInput, Trained,
+    batch::BatchBody,
+    service::{InUse, RiskService},
 };
 
 /// The only kind of model there is.
@@ -99,18 +99,18 @@ struct BatchAnswer {
 }
 
 async fn predict_batch(
-    JsonBody(batch): JsonBody<Batch>,
+    BatchBody(rows): BatchBody,
     risk: Data<RiskService>,
 ) -> Result<Json<BatchAnswer>, Problem> {
     let missing = || Problem::invalid_field("loans", "loans: must be an array of loans");
-    let Rows(rows) = batch.loans.ok_or_else(missing)?;
+    let rows = rows.ok_or_else(missing)?;
     let predictions = answers(&*risk.in_use()?, rows);
     Ok(Json(BatchAnswer { success: true, count: predictions.len(), predictions, model: MODEL }))
 }
 
 async fn info(risk: Data<RiskService>) -> Result<Json<Value>, Problem> {
     let trained = risk.trained()?;
-    let Trained { model, metrics, .. } = &*trained;
+    let Trained { model, metrics, row_sources, .. } = &*trained;
     let coefficients: Vec<_> = model
         .coefficients_by_weight()
         .into_iter()
@@ -125,6 +125,7 @@ async fn info(risk: Data<RiskService>) -> Result<Json<Value>, Problem> {
         "coefficients": coefficients,
         "training_data": model.training_data(),
         "rows": { "training": model.rows(), "held_out": metrics.rows },
+        "row_sources": row_sources,
     })))
 }
 
@@ -134,6 +135,7 @@ async fn comparison(risk: Data<RiskService>) -> Result<Json<Value>, Problem> {
         "success": true,
         "training_data": trained.model.training_data(),
         "rows": trained.metrics.rows,
+        "row_sources": trained.row_sources,
         MODEL: trained.metrics,
         "heuristic": trained.heuristic,
     })))

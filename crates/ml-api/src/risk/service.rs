@@ -13,95 +13,22 @@
 
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use chrono::{DateTime, Utc};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Example, FeatureRow, Features, FitError, Metrics, Model, Prediction, Split, TrainingData,
-    drift::{Counts, Drift, Reference, Window},
-    generator::generate,
-    heuristic,
-    split::HELD_OUT,
-    stratified,
+    FeatureRow, Features, Prediction, Trained, TrainingError,
+    drift::{Counts, Drift, Window},
 };
 
-/// Enough for the measures to be stable in their second digit; a training takes some 10 ms.
-const STARTING_ROWS: usize = 10_000;
-
-/// Any number would do; a fixed one makes every fresh service give the same answers.
-const SEED: u64 = 42;
-
-/// A model and what it was judged by.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Trained {
-    /// The model.
-    pub model: Model,
-    /// Its measures on rows it has not seen.
-    pub metrics: Metrics,
-    /// The heuristic's measures on the same rows.
-    pub heuristic: Metrics,
-    /// What its training rows looked like; versions stored before it was kept have none.
-    #[serde(default)]
-    pub reference: Option<Reference>,
-}
-
-/// Why no model came out.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrainingError {
-    /// The rows cannot be learnt from.
-    #[error("the model cannot be trained")]
-    Fit(#[from] FitError),
-    /// The rows leave none to judge by.
-    #[error("too few rows to hold some of them out")]
-    NothingHeldOut,
-}
-
-impl Trained {
-    /// Trains the model that a fresh service starts with, on synthetic loans.
-    ///
-    /// Blocks for some ten milliseconds: not for an async thread.
-    ///
-    /// # Errors
-    /// Never for the rows of our generator, which a test holds.
-    pub fn starting() -> Result<Self, TrainingError> {
-        let split = Self::starting_data();
-        Self::fit(&split, TrainingData::Synthetic, 1)
-    }
-
-    /// The synthetic loans that every training begins with, always split the same way.
-    pub fn starting_data() -> Split {
-        stratified(&generate(STARTING_ROWS, SEED), HELD_OUT, SEED)
-    }
-
-    /// Trains on the starting data merged with recorded loans. Blocks.
-    ///
-    /// # Errors
-    /// The rows cannot be learnt from.
-    pub fn recorded(split: &Split, version: u32) -> Result<Self, TrainingError> {
-        Self::fit(split, TrainingData::Recorded, version)
-    }
-
-    fn fit(split: &Split, training_data: TrainingData, version: u32) -> Result<Self, TrainingError> {
-        let model = Model::fit(&split.train, training_data, version)?;
-        Self::judged(model, Some(Reference::of(&split.train)), &split.held_out)
-    }
-
-    /// Judges a model by rows it has not seen.
-    ///
-    /// # Errors
-    /// There are none.
-    pub fn judged(
-        model: Model,
-        reference: Option<Reference>,
-        held_out: &[Example],
-    ) -> Result<Self, TrainingError> {
-        let measured =
-            |predict: &dyn Fn(&_) -> f64| Metrics::of(predict, held_out).ok_or(TrainingError::NothingHeldOut);
-        let metrics = measured(&|features| model.probability(features))?;
-        let heuristic = measured(&heuristic)?;
-        Ok(Self { model, metrics, heuristic, reference })
-    }
+/// Which of the stored models one is. By its time as well: where somebody has put another database in the place of ours,
+/// the same number is another model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredAs {
+    /// Its number.
+    pub version: u32,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
 }
 
 /// A model in use, and what it has been asked lately.
@@ -109,12 +36,16 @@ impl Trained {
 pub struct InUse {
     /// The model, with its measures.
     pub trained: Arc<Trained>,
+    /// Which of the stored ones it is; `None` for the starting model of this process, whatever its number.
+    pub stored_as: Option<StoredAs>,
+    /// When it came into use here.
+    pub since: Instant,
     asked: Mutex<Window>,
 }
 
 impl InUse {
-    fn new(trained: Arc<Trained>) -> Self {
-        Self { trained, asked: Mutex::default() }
+    fn new(trained: Arc<Trained>, stored_as: Option<StoredAs>) -> Self {
+        Self { trained, stored_as, since: Instant::now(), asked: Mutex::default() }
     }
 
     /// The answer for one loan, which is counted as asked. Allocates nothing, waits for nobody.
@@ -199,14 +130,19 @@ impl RiskService {
             held_out = trained.metrics.rows, log_loss = trained.metrics.log_loss, "model trained"
         );
         // A stored model may have been faster.
-        let in_use = Arc::new(InUse::new(Arc::new(trained)));
+        let in_use = Arc::new(InUse::new(Arc::new(trained), None));
         self.0.send_if_modified(|model| model.is_none() && model.replace(in_use).is_none());
         Ok(())
     }
 
-    /// Takes another model into use. Whoever is computing keeps the one it began with.
-    pub fn install(&self, trained: Arc<Trained>) {
-        self.0.send_replace(Some(Arc::new(InUse::new(trained))));
+    /// Takes a stored model into use. Whoever is computing keeps the one it began with.
+    pub fn install(&self, trained: Arc<Trained>, stored_as: StoredAs) {
+        self.0.send_replace(Some(Arc::new(InUse::new(trained, Some(stored_as)))));
+    }
+
+    /// Waits until there is a model.
+    pub async fn until_ready(&self) {
+        self.0.subscribe().wait_for(Option::is_some).await.map(drop).expect("BUG: the sender is held here");
     }
 
     /// Whether there is a model.
@@ -253,14 +189,5 @@ mod tests {
 
         let prediction = risk.predict(&row).unwrap();
         assert!((0.0..=1.0).contains(&prediction.default_probability));
-    }
-
-    #[test]
-    fn the_starting_model_is_better_than_the_heuristic_on_rows_neither_has_seen() {
-        let trained = Trained::starting().unwrap();
-        assert_eq!((trained.model.rows(), trained.metrics.rows), (8_000, 2_000));
-        assert_eq!(trained.heuristic.rows, 2_000);
-        assert!(trained.metrics.roc_auc > trained.heuristic.roc_auc);
-        assert!(trained.metrics.brier < trained.heuristic.brier);
     }
 }

@@ -10,7 +10,7 @@ mod tests;
 pub const HELD_OUT: f64 = 0.2;
 
 /// Rows to train on, and rows to judge by.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Split {
     /// To train on.
     pub train: Vec<Example>,

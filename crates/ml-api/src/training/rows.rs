@@ -79,6 +79,14 @@ pub enum RowsError {
         /// Its beginning, quoted.
         shown: String,
     },
+    /// There is nothing to tell apart.
+    #[error("rows 1 to {rows}, column {LABEL}: all are {}, and training needs both", u8::from(*.default))]
+    OneClass {
+        /// All of them.
+        rows: usize,
+        /// Their label.
+        default: bool,
+    },
     /// More rows than are trained on at once.
     #[error("row {}: training keeps all rows in memory, and takes at most {limit}", limit + 1)]
     TooMany {
@@ -137,8 +145,9 @@ fn read_up_to(limit: usize, input: impl Read, progress: impl Fn(usize)) -> Resul
             progress(row);
         }
     }
-    if examples.is_empty() {
-        return Err(RowsError::NoRows);
+    let Some(first) = examples.first() else { return Err(RowsError::NoRows) };
+    if examples.iter().all(|example| example.default == first.default) {
+        return Err(RowsError::OneClass { rows: examples.len(), default: first.default });
     }
     let training_data = if synthetic { TrainingData::Synthetic } else { TrainingData::File };
     Ok(Rows { examples, training_data })

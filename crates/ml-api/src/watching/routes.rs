@@ -20,7 +20,9 @@ async fn metrics(watch: Data<WatchService>) -> Result<Json<Value>, Problem> {
         "model": MODEL,
         "version": trained.model.version(),
         "training_data": trained.model.training_data(),
+        "row_sources": trained.row_sources,
         "metrics": trained.metrics,
+        "calibration": trained.calibration,
         "live": live(&watch).await,
         "drift": drift(&in_use),
     })))

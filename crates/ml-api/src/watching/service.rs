@@ -122,7 +122,13 @@ impl WatchService {
     async fn fill(&self, filled: &mut Weak<InUse>) -> Result<(), DatabaseError> {
         let (Some(store), Ok(in_use)) = (&self.store, self.risk.in_use()) else { return Ok(()) };
         if filled.as_ptr() != Arc::as_ptr(&in_use) {
-            in_use.asked_before(&store.asked().await?);
+            let asked = store.asked().await?;
+            // What came after the model did is counted already. By ages, because the server's clock may be another;
+            // ours is read after the answer, so that no row looks older than the model that is not.
+            let age = in_use.since.elapsed().as_secs_f64();
+            let before: Vec<_> =
+                asked.into_iter().filter(|(_, ago)| *ago > age).map(|(row, _)| row).collect();
+            in_use.asked_before(&before);
             *filled = Arc::downgrade(&in_use);
         }
         Ok(())

@@ -29,7 +29,7 @@ impl WatchStore {
     /// See [`DatabaseError`].
     pub async fn judged(&self) -> Result<Vec<Judged>, DatabaseError> {
         let lane = self.0.ready()?.lane();
-        let row = lane.query_one(JUDGED, &[&LATEST]).await.map_err(|cause| self.0.failed(cause))?;
+        let row = lane.read_one(JUDGED, &[&LATEST]).await.map_err(|cause| self.0.failed(cause))?;
         let (probabilities, defaults, versions): (Vec<f64>, Vec<bool>, Vec<i32>) =
             (row.get(0), row.get(1), row.get(2));
         let rows = probabilities.into_iter().zip(defaults).zip(versions);
@@ -41,15 +41,15 @@ impl WatchStore {
         Ok(rows.map(judged).collect())
     }
 
-    /// What the model was asked when the latest loans were recorded.
+    /// What the model was asked when the latest loans were recorded, and how long ago that was.
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub async fn asked(&self) -> Result<Vec<Features>, DatabaseError> {
+    pub async fn asked(&self) -> Result<Vec<(Features, f64)>, DatabaseError> {
         let lane = self.0.ready()?.lane();
-        let rows = lane.query(&ASKED, &[&i64::from(HALF)]).await.map_err(|cause| self.0.failed(cause))?;
-        let features = |row: &Row| -> [f64; FEATURE_COUNT] { std::array::from_fn(|column| row.get(column)) };
-        Ok(rows.iter().map(features).collect())
+        let rows = lane.read(&ASKED, &[&i64::from(HALF)]).await.map_err(|cause| self.0.failed(cause))?;
+        let asked = |row: &Row| (std::array::from_fn(|column| row.get(column)), row.get(FEATURE_COUNT));
+        Ok(rows.iter().map(asked).collect())
     }
 }
 
@@ -61,5 +61,8 @@ const JUDGED: &str = "SELECT coalesce(array_agg(predicted), '{}'), coalesce(arra
 /// Absent features count as 0, as in the prediction.
 static ASKED: LazyLock<String> = LazyLock::new(|| {
     let features = Feature::ALL.map(|feature| format!("coalesce(\"{}\", 0)", feature.name())).join(", ");
-    format!("SELECT {features} FROM loans WHERE predicted IS NOT NULL ORDER BY recorded_at DESC LIMIT $1")
+    let seconds = "extract(epoch FROM now() - recorded_at)::double precision";
+    format!(
+        "SELECT {features}, {seconds} FROM loans WHERE predicted IS NOT NULL ORDER BY recorded_at DESC LIMIT $1"
+    )
 });

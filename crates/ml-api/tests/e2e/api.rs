@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, body::Bytes, header::HeaderMap};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use serde_json::Value;
 use testkit::Service;
@@ -59,7 +59,10 @@ impl Api {
         let variables: Vec<_> = variables.iter().copied().chain([("ML_PORT", text.as_str())]).collect();
         let service = program(&variables);
         service.wait_for_line(BOUND, "listening").await;
-        Self { service, port, client: Client::builder(TokioExecutor::new()).build_http() }
+        let mut client = Client::builder(TokioExecutor::new());
+        // The service closes an idle connection after 5 s, perhaps in the moment in which it is used again.
+        client.pool_idle_timeout(Duration::from_secs(2)).pool_timer(TokioTimer::new());
+        Self { service, port, client: client.build_http() }
     }
 
     /// Waits until it says that it is ready; it listens before that.
@@ -110,6 +113,14 @@ impl Api {
         let text = String::from_utf8(body.to_vec()).expect("the answer is text");
         Answer { status: head.status.as_u16(), headers: head.headers, text }
     }
+}
+
+/// Most memory that a process has ever had in use, in bytes.
+pub(crate) fn peak_memory(service: &Service) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux tells");
+    let kilobytes = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+    kilobytes.expect("a number of kB") * 1024
 }
 
 pub(crate) const OK: u16 = StatusCode::OK.as_u16();

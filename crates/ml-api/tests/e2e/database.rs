@@ -142,7 +142,7 @@ async fn replicas_that_start_together_migrate_once() {
     }
     assert_eq!(
         postgres.admin_query("SELECT name FROM schema_migrations").await,
-        [["loans"], ["matching"], ["models"], ["watching"]]
+        [["loans"], ["matching"], ["models"], ["watching"], ["expiry"]]
     );
     assert_eq!(postgres.admin_query("SELECT count(*) FROM loans").await, [["3"]]);
 }

@@ -77,7 +77,7 @@ impl Book {
     }
 }
 
-async fn server() -> Postgres {
+pub(crate) async fn server() -> Postgres {
     // testkit's own is told to forget what it has just acknowledged.
     let settings = vec![("synchronous_commit".to_owned(), "on".to_owned())];
     testkit::postgres_with(PostgresOptions { settings, ..PostgresOptions::default() }).await
@@ -124,7 +124,7 @@ async fn every_acknowledged_write_of_200_writers_is_there_once_after_a_kill_and_
     assert!(book.refused.get() > 0 && book.ended.borrow().len() >= PHASE, "{}", book.refused.get());
 }
 
-fn refusal(answer: &Answer) -> (u16, String) {
+pub(crate) fn refusal(answer: &Answer) -> (u16, String) {
     let (status, code, _) = answer.problem();
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
     (status, code)

@@ -2,21 +2,21 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use testkit::Postgres;
+use testkit::{Postgres, until_async};
 
-use crate::api::{Answer, Api, OK};
+use crate::api::{Answer, Api, BOUND, OK};
 
 const BORROWER: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 const LENDER: &str = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359";
 
-fn request() -> Value {
+pub(crate) fn request() -> Value {
     json!({
         "borrower": BORROWER, "tokenType": "ETH", "amount": "1000000000000000000", "maxInterestRate": 900,
         "duration": 2_592_000, "riskScore": 250
     })
 }
 
-fn offer() -> Value {
+pub(crate) fn offer() -> Value {
     json!({
         "lender": LENDER, "tokenType": "ETH", "amount": "5000000000000000000", "minInterestRate": 300,
         "maxInterestRate": 1200, "minDuration": 86_400, "maxDuration": 31_536_000
@@ -31,11 +31,11 @@ async fn started() -> (Postgres, Api) {
     (postgres, api)
 }
 
-async fn put(api: &Api, path: &str, body: &Value) -> Answer {
+pub(crate) async fn put(api: &Api, path: &str, body: &Value) -> Answer {
     api.send("PUT", path, &[("content-type", "application/json")], &body.to_string()).await
 }
 
-async fn delete(api: &Api, path: &str) -> Answer {
+pub(crate) async fn delete(api: &Api, path: &str) -> Answer {
     api.send("DELETE", path, &[], "").await
 }
 
@@ -78,6 +78,67 @@ async fn a_side_is_put_listed_replaced_and_removed() {
     assert_eq!(delete(&api, "/requests/17").await.json()["loanId"], "17");
     assert_eq!(refused(&delete(&api, "/requests/17").await), refusal(404, "not_found", "loanId"));
     assert_eq!(api.get("/requests").await.json()["requests"], json!([]));
+}
+
+#[tokio::test]
+async fn of_50_concurrent_removals_of_one_side_one_succeeds_and_the_others_find_nothing() {
+    let (postgres, api) = with_a_pair().await;
+    for (path, table, field) in
+        [("/requests/r", "loan_requests", "loanId"), ("/offers/o", "lending_offers", "offerId")]
+    {
+        // Held, so that at least two of them have seen the row before one removes it.
+        let hold = format!("BEGIN; SELECT 1 FROM {table} FOR UPDATE; SELECT pg_sleep(60)");
+        let held = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'BEGIN; SELECT 1 FROM%' \
+                    AND wait_event = 'PgSleep'";
+        let waiting = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let holder = async {
+            tokio::select! {
+                _ = postgres.admin_query(&hold) => panic!("the lock's holder ended before it was told to"),
+                () = until_async(BOUND, async || postgres.admin_query(waiting).await == [["t"]]) => {}
+            }
+            postgres.admin_query(&format!("SELECT pg_cancel_backend(pid) FROM ({held}) AS holder")).await;
+        };
+        let removals = async {
+            until_async(BOUND, async || !postgres.admin_query(held).await.is_empty()).await;
+            join_all((0..50).map(|_| delete(&api, path))).await
+        };
+        let ((), answers) = tokio::join!(holder, removals);
+
+        let (removed, late): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == OK);
+        assert_eq!((removed.len(), late.len()), (1, 49), "{answers:?}");
+        for answer in late {
+            assert_eq!(refused(answer), refusal(404, "not_found", field));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_expired_long_ago_without_a_match_is_removed_and_nothing_else() {
+    let (postgres, api) = with_a_pair().await;
+    assert_eq!(api.post("/matches", &json!({ "loanId": "r", "offerId": "o" })).await.status, OK);
+    for id in ["long", "just", "open"] {
+        assert_eq!(put(&api, &format!("/requests/{id}"), &request()).await.status, OK);
+        assert_eq!(put(&api, &format!("/offers/{id}"), &offer()).await.status, OK);
+    }
+    for (table, id) in [("loan_requests", "loan_id"), ("lending_offers", "offer_id")] {
+        let age = |which: &str, hours: u32| {
+            format!("UPDATE {table} SET expires_at = now() - interval '{hours} hours' WHERE {id} = '{which}'")
+        };
+        let matched = if id == "loan_id" { "r" } else { "o" };
+        for sql in [age("long", 2), age(matched, 2), age("just", 0)] {
+            postgres.admin_query(&sql).await;
+        }
+    }
+
+    // It tidies as soon as it can.
+    let _second = Api::start_healthy(&[("DATABASE_URL", &postgres.url())]).await;
+
+    for (table, id, matched) in [("loan_requests", "loan_id", "r"), ("lending_offers", "offer_id", "o")] {
+        let left = format!("SELECT {id} FROM {table} ORDER BY 1");
+        let expected: &[[&str; 1]] =
+            if matched == "r" { &[["just"], ["open"], ["r"]] } else { &[["just"], ["o"], ["open"]] };
+        until_async(BOUND, async || postgres.admin_query(&left).await == expected).await;
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,17 @@
 //! `/pool/stats` and `/metrics`.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::api::{Api, OK};
+use crate::{
+    api::{Api, BOUND, OK},
+    retraining,
+};
 
 fn numbers(stats: &Value) -> [u64; 5] {
     ["size", "checked_in", "checked_out", "overflow", "total_connections"]
@@ -40,6 +49,52 @@ async fn with_a_database_the_stats_are_the_guides_and_add_up() {
 }
 
 #[tokio::test]
+async fn metrics_are_clean_for_promtool() {
+    let postgres = testkit::postgres().await;
+    let api = retraining::start(&postgres).await;
+    retraining::record(&api, 120).await;
+    assert_eq!(api.get("/model/metrics").await.status, OK);
+    let metrics = api.get("/metrics").await.text;
+    for name in ["pools_connections{", "http_server_requests_total{", "ml_feature_psi{", "ml_live_auc "] {
+        assert!(metrics.contains(name), "{name} is missing");
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed by scripts/test");
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).into_owned();
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn five_hundred_records_at_once_use_no_more_connections_than_the_lane_has() {
+    let postgres = testkit::postgres().await;
+    let api =
+        Api::start_healthy(&[("DATABASE_URL", &postgres.url()), ("DB_PIPELINE_CONNECTIONS", "3")]).await;
+    postgres
+        .admin_query(
+            "CREATE TABLE writers (pid int PRIMARY KEY); \
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN \
+             INSERT INTO writers VALUES (pg_backend_pid()) ON CONFLICT DO NOTHING; RETURN NEW; END $$; \
+             CREATE TRIGGER note BEFORE INSERT ON loans FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .await;
+
+    let loans: Vec<_> = (0..500).map(|id| json!({ "loan_id": id, "tx_count": id })).collect();
+    let statuses = join_all(loans.iter().map(async |loan| api.post("/data/record", loan).await.status)).await;
+
+    assert_eq!(statuses, vec![OK; 500]);
+    assert_eq!(postgres.admin_query("SELECT count(*) FROM loans").await, [["500"]]);
+    let writers = postgres.admin_query("SELECT count(*) BETWEEN 1 AND 3 FROM writers").await;
+    assert_eq!(writers, [["t"]], "{:?}", postgres.admin_query("SELECT pid FROM writers").await);
+}
+
+#[tokio::test]
 async fn the_leases_are_shown_to_the_admin_only() {
     let postgres = testkit::postgres().await;
     let api = Api::start_healthy(&[("DATABASE_URL", &postgres.url()), ("ADMIN_TOKEN", "open sesame")]).await;
@@ -65,4 +120,39 @@ async fn without_a_database_there_are_metrics_all_the_same() {
     assert_eq!(metrics.status, OK, "{metrics:?}");
     assert!(metrics.text.contains("http_server_active_requests"), "{}", metrics.text);
     assert!(!metrics.text.contains("pools_connections"), "{}", metrics.text);
+}
+
+#[tokio::test]
+async fn whoever_holds_a_lease_is_shown_with_the_line_and_the_request() {
+    let postgres = testkit::postgres().await;
+    let api = Api::start_healthy(&[("DATABASE_URL", &postgres.url()), ("ADMIN_TOKEN", "open sesame")]).await;
+    let lock = "BEGIN; LOCK TABLE loan_requests; SELECT 'the lock', pg_sleep(60)";
+    let order = r#"{ "loanId": "r", "offerId": "o" }"#;
+    let headers = [("content-type", "application/json"), ("x-request-id", "blocked-by-a-lock")];
+
+    let seen = async {
+        let locked = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+                      AND relation = 'loan_requests'::regclass";
+        testkit::until_async(BOUND, async || !postgres.admin_query(locked).await.is_empty()).await;
+        let blocked = api.send("POST", "/matches", &headers, order);
+        let holder = testkit::until_async(BOUND, async || {
+            let bearer = [("authorization", "Bearer open sesame")];
+            let stats = api.send("GET", "/pool/stats?detail=leases", &bearer, "").await.json();
+            let leases = stats["leases"].as_array().expect("the admin asked for them").clone();
+            leases.iter().any(|lease| {
+                lease["site"].as_str().is_some_and(|site| site.contains("matching/store.rs:"))
+                    && lease["request_id"] == "blocked-by-a-lock"
+                    && lease["held_ms"].is_u64()
+            })
+        });
+        tokio::select! {
+            answer = blocked => panic!("it was not blocked: {answer:?}"),
+            () = holder => {}
+        }
+    };
+    // One of its statements never ends before the test does.
+    tokio::select! {
+        () = seen => {}
+        _ = postgres.admin_query(lock) => panic!("the lock was given back"),
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{Api, OK};
+use crate::api::{Api, OK, peak_memory};
 
 fn loan() -> Value {
     json!({
@@ -103,6 +103,24 @@ async fn one_bad_row_of_a_batch_fails_alone() {
     );
     assert_eq!((&rows[2]["success"], &rows[2]["row"]), (&json!(false), &json!(2)));
     assert_eq!(rows[3]["missing_features"].as_array().unwrap().len(), 22);
+
+    // Rows that the JSON parser can make no value of.
+    for (bad, found) in [("1e999", "a number"), (&"9".repeat(400), "a number"), (r#""\ud800""#, "a text")] {
+        let text =
+            format!(r#"{{"loans":[{},{bad},{{"\ud800":1,"tx_count":3}},{{"tx_count":1e999}}]}}"#, loan());
+        let answer = api.post_text("/predict/batch", &text).await;
+        assert_eq!(answer.status, OK, "{answer:?}");
+        let rows = answer.json()["predictions"].clone();
+        assert_eq!(rows[0]["default_probability"], alone["prediction"]["default_probability"]);
+        let error = format!("loans[1]: a loan must be an object of features, not {found}");
+        assert_eq!((&rows[1]["success"], &rows[1]["error"]), (&json!(false), &json!(error)));
+        assert_eq!(rows[2]["missing_features"].as_array().unwrap().len(), 21);
+        assert_eq!(rows[3]["field"], "tx_count");
+    }
+    // What is no JSON at all still fails as a whole.
+    for text in [r#"{"loans":[1e999,]}"#, r#"{"loans":[1e999]"#, r#"{"loans":[1e999]}}"#] {
+        assert_eq!(api.post_text("/predict/batch", text).await.problem().0, 400, "{text}");
+    }
 }
 
 #[tokio::test]
@@ -111,6 +129,19 @@ async fn a_batch_beyond_its_bound_is_refused_without_being_read() {
     let body = format!(r#"{{"loans":[{}]}}"#, vec!["{}"; 10_001].join(","));
     let (status, code, field) = api.post_text("/predict/batch", &body).await.problem();
     assert_eq!((status, code.as_str(), field.as_deref()), (422, "invalid_field", Some("loans")));
+
+    // Five million of the smallest rows: none of them is kept, and the text itself a few times at most.
+    let before = peak_memory(&api.service);
+    for row in ["7", "\"\""] {
+        let rows = if row == "7" { 5_000_000 } else { 3_000_000 };
+        let body = format!(r#"{{"loans":[{}]}}"#, vec![row; rows].join(","));
+        let (status, _, field) = api.post_text("/predict/batch", &body).await.problem();
+        assert_eq!((status, field.as_deref()), (422, Some("loans")));
+    }
+    let grown = peak_memory(&api.service) - before;
+    assert!(grown < 64 << 20, "{grown} bytes for a body of 10 MB");
+    let larger = format!(r#"{{"loans":[{}]}}"#, vec!["7"; 5_300_000].join(","));
+    assert_eq!(api.post_text("/predict/batch", &larger).await.problem().0, 413);
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! `ml-api generate` and `ml-api train` as a person runs them.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::{Seek, SeekFrom, Write},
+    path::Path,
+};
 
 use serde_json::{Value, json};
 
@@ -113,7 +117,7 @@ async fn what_cannot_be_trained_on_is_named_and_writes_nothing() {
         ("", "the file is empty"),
         ("a,b\n1,2\n", "column tx_count is missing"),
         (&loans.replacen(",synthetic", "5,synthetic", 1), "row 1, column default: must be 0 or 1"),
-        (&one_class, "column default"),
+        (&one_class, &format!("rows 1 to {}, column default: all are 0", one_class.lines().count() - 1)),
     ];
     let [data, out] = ["bad.csv", "model.json"].map(|name| text(&file(name)));
     for (content, expected) in cases {
@@ -127,4 +131,60 @@ async fn what_cannot_be_trained_on_is_named_and_writes_nothing() {
     assert!(code == 2 && printed.contains("nosuch.csv"), "{printed}");
     let (code, printed) = run(&["train", "--data", &data, "--held-out", "1"]).await;
     assert!(code == 2 && printed.contains("0 to 0.9"), "{printed}");
+}
+
+/// Runs a command line in a shell, with the program as `$0`.
+async fn shell(line: &str) -> (i32, String) {
+    let service = testkit::service("/bin/sh", &["-c", line, env!("CARGO_BIN_EXE_ml-api")], &[]);
+    let code = service.wait(3 * BOUND).await;
+    (code, service.lines().join("\n"))
+}
+
+#[tokio::test]
+async fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = text(&directory.path().join("loans.csv"));
+    generate(10_000, Path::new(&data)).await;
+
+    let (code, seen) = shell(&format!("script -qec \"$0 train --data {data}\" /dev/null </dev/null")).await;
+
+    assert_eq!(code, 0, "{seen}");
+    for progress in ["\r\x1b[K10000 rows read", "\r\x1b[Ktraining on 10000 rows", "\r\x1b[Ktrained on 8000"] {
+        assert!(seen.contains(progress), "{progress:?}: {seen:?}");
+    }
+    let (code, piped) = run(&["train", "--data", &data]).await;
+    assert_eq!((code, piped.contains('\x1b')), (0, false), "{piped:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_more_than_a_gigabyte_is_read_in_bounded_memory_or_refused_with_the_bound() {
+    const GIGABYTE: u64 = 1 << 30;
+    // Half of what the file would take; most of it is stacks and arenas that nobody touches.
+    const LIMITED: &str = "ulimit -v 524288; exec $0 train --data";
+    let directory = tempfile::tempdir().unwrap();
+    let loans = directory.path().join("loans.csv");
+    generate(1_100, &loans).await;
+    let loans = fs::read_to_string(&loans).unwrap();
+
+    // Each row ends with a column of a megabyte that is a hole in the file.
+    let wide = directory.path().join("wide.csv");
+    let mut file = File::create(&wide).unwrap();
+    for (row, line) in loans.lines().enumerate() {
+        file.write_all(line.as_bytes()).unwrap();
+        file.write_all(if row == 0 { b",note" } else { b"," }).unwrap();
+        file.seek(SeekFrom::Current(if row == 0 { 0 } else { 1_000_000 })).unwrap();
+        file.write_all(b"\n").unwrap();
+    }
+    assert!(file.metadata().unwrap().len() > GIGABYTE);
+    let (code, printed) = shell(&format!("{LIMITED} {}", text(&wide))).await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("trained on 880 rows"), "{printed}");
+
+    // A row without an end.
+    let endless = directory.path().join("endless.csv");
+    fs::write(&endless, &loans).unwrap();
+    File::options().write(true).open(&endless).unwrap().set_len(GIGABYTE + 1).unwrap();
+    let (code, printed) = shell(&format!("{LIMITED} {}", text(&endless))).await;
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("row 1101: longer than 1048576 bytes"), "{printed}");
 }

@@ -5,7 +5,10 @@ use ml_api::risk::{Example, Feature, generator};
 use serde_json::{Map, Value, json};
 use testkit::{Stop, until_async};
 
-use crate::api::{Api, BOUND, OK};
+use crate::{
+    api::{Api, BOUND, OK},
+    retraining,
+};
 
 fn loans(count: usize) -> Vec<Example> {
     generator::generate(count, 77)
@@ -19,6 +22,7 @@ fn features(example: &Example) -> Map<String, Value> {
 /// Records loans, and how they ended.
 async fn live(api: &Api, loans: &[Example]) {
     let one = async |id: usize, example: &Example| {
+        let id = format!("live-{id}");
         let mut loan = features(example);
         loan.insert("loan_id".to_owned(), json!(id));
         let recorded = api.post("/data/record", &loan.into()).await.status;
@@ -55,7 +59,8 @@ async fn predictions_made_at_recording_are_judged_by_how_the_loans_ended() {
     live(&api, &loans).await;
 
     let probability = asked["prediction"]["default_probability"].as_f64().unwrap();
-    let kept = postgres.admin_query("SELECT predicted, predicted_by FROM loans WHERE loan_id = '0'").await;
+    let kept =
+        postgres.admin_query("SELECT predicted, predicted_by FROM loans WHERE loan_id = 'live-0'").await;
     assert_eq!(kept, [[probability.to_string(), "1".to_owned()]]);
     until_async(BOUND, async || metrics(&api).await["live"]["loans"] == 300).await;
     let seen = metrics(&api).await["live"].clone();
@@ -129,6 +134,20 @@ async fn a_feature_that_moves_shows_up_alone() {
         assert_eq!(psi > 0.25, feature == Feature::DurationDays, "{}: {psi}", feature.name());
         assert_eq!(gauge(&text, &format!("ml_feature_psi{{feature=\"{}\"}}", feature.name())), Some(psi));
     }
+}
+
+#[tokio::test]
+async fn what_is_recorded_before_the_window_of_a_new_model_is_filled_counts_once() {
+    let postgres = testkit::postgres().await;
+    let api = retraining::start(&postgres).await;
+    retraining::record(&api, 120).await;
+    assert_eq!(retraining::admin(&api, "/retrain").await.json()["replaced"], true);
+    // Most often between the swap and the next look at Postgres, which comes every 5 s.
+    live(&api, &loans(300)[120..]).await;
+
+    until_async(BOUND, async || metrics(&api).await["drift"]["rows"].as_u64() >= Some(300)).await;
+
+    assert_eq!(metrics(&api).await["drift"]["rows"], 300);
 }
 
 #[tokio::test]

@@ -106,6 +106,9 @@ fn a_stored_reference_is_the_same_and_a_broken_one_is_refused() {
     let reference = Reference::of(&generate(1_000, 1));
     let text = serde_json::to_string(&reference).unwrap();
     assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);
+    let least = vec![Example { features: [f64::MIN; FEATURE_COUNT], default: false }; 100];
+    let least = Reference::of(&least);
+    assert_eq!(serde_json::from_value::<Reference>(serde_json::json!(least)).unwrap(), least);
     let mut broken: serde_json::Value = serde_json::from_str(&text).unwrap();
     broken["tx_count"]["shares"] = serde_json::json!([1.0]);
     let error = serde_json::from_value::<Reference>(broken).unwrap_err().to_string();

@@ -92,6 +92,15 @@ fn a_row_that_is_no_object_says_what_it_is_and_the_next_row_is_still_read() {
 }
 
 #[test]
+fn a_name_that_is_no_unicode_is_no_feature_and_a_value_that_is_none_is_no_object() {
+    assert_eq!(read(r#"{"\ud800": 1, "tx_count": 2}"#).unwrap().values[0], 2.0);
+    for (text, found) in [("1e999", JsonKind::Number), (r#""\ud800""#, JsonKind::Text)] {
+        assert!(serde_json::from_str::<RowInput>(text).is_err(), "{text}");
+        assert_eq!(RowInput::alone(text).0, Err(RowError::NotAnObject { found }));
+    }
+}
+
+#[test]
 fn bad_syntax_behind_a_bad_field_is_still_bad_syntax() {
     for text in
         [r#"{"tx_count": null, }"#, r#"{"tx_count": NaN}"#, r#"{"tx_count": 01}"#, r#"{"tx_count": "#, "[1,"]

@@ -1,6 +1,9 @@
 use super::*;
 use crate::risk::generator::generate;
 
+/// Enough for both classes.
+const ROWS: usize = 20;
+
 fn text(rows: usize) -> String {
     let mut bytes = Vec::new();
     write_synthetic(&mut bytes, generate(rows, 7).into_iter()).unwrap();
@@ -13,7 +16,7 @@ fn refused(text: &str) -> String {
 
 /// The file's lines, with one value of a row (0: the header) replaced.
 fn with(row: usize, column: &str, value: &str) -> String {
-    let text = text(3);
+    let text = text(ROWS);
     let mut lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
     let place = lines[0].iter().position(|name| *name == column).unwrap();
     lines[row][place] = value;
@@ -36,11 +39,11 @@ fn a_single_row_from_elsewhere_makes_it_a_file() {
 
 #[test]
 fn columns_are_found_in_any_order_with_a_byte_order_mark_and_windows_line_ends() {
-    let text = text(3);
+    let text = text(ROWS);
     let reversed: String =
         text.lines().map(|line| line.split(',').rev().collect::<Vec<_>>().join(",") + "\r\n").collect();
     let rows = read(format!("\u{feff}{reversed}").as_bytes(), |_| ()).unwrap();
-    assert_eq!(rows.examples, generate(3, 7));
+    assert_eq!(rows.examples, generate(ROWS, 7));
 }
 
 #[test]
@@ -59,6 +62,7 @@ fn what_is_wrong_is_named_by_row_and_column() {
         (with(1, "loan_amount", "1e999"), "row 1, column loan_amount"),
         (with(1, "loan_amount", ""), "row 1, column loan_amount: must be a finite number, not \"\""),
         (with(1, "default", "2"), "row 1, column default: must be 0 or 1, not \"2\""),
+        (text(2), "rows 1 to 2, column default: all are 0, and training needs both"),
         (text(2) + "1,2,3\n", "row 3: 3 values, where the header has 24 columns"),
     ];
     for (text, expected) in cases {

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use actix_web::{http::StatusCode, web::Bytes};
 use http::{HeaderMap, Method};
-use pools_core::http::{BreakerPolicy, HttpError, HttpPool, Policy, RequestBuilder, Response, Upstream};
+use pools_core::{
+    http::{BreakerPolicy, HttpError, HttpPool, Policy, RequestBuilder, Response, Upstream},
+    telemetry,
+};
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
@@ -118,7 +121,11 @@ impl MlClient {
         request.header("content-type", "application/json").body(body)
     }
 
-    async fn answer(request: RequestBuilder) -> Result<Answer, MlError> {
+    async fn answer(mut request: RequestBuilder) -> Result<Answer, MlError> {
+        if let Some(id) = telemetry::request_id() {
+            // It stands in ml-api's problems, which our caller gets, and in its log.
+            request = request.header("x-request-id", id.to_string());
+        }
         let response = request.send().await.map_err(MlError::Http)?;
         let status = status(&response);
         let header = |name| text(response.headers(), name);

@@ -150,7 +150,7 @@ async fn what_ml_api_says_is_passed_on_from_every_route_good_or_bad() {
 
     let unknown = json!({ "loan_id": "nobody's", "outcome": { "default": 1 } });
     let cases = [
-        ("data/update", unknown, (404, "not_found"), Value::Null),
+        ("data/update", unknown, (404, "not_found"), json!("loan_id")),
         ("data/update", json!({ "loan_id": "loan-7" }), (422, "invalid_field"), json!("outcome")),
         ("data/record", json!({ "loan_amount": 1 }), (422, "invalid_field"), json!("loan_id")),
         ("predict/batch", json!({}), (422, "invalid_field"), json!("loans")),
@@ -160,6 +160,8 @@ async fn what_ml_api_says_is_passed_on_from_every_route_good_or_bad() {
         let answer = send(&backend, path, &body).await;
         assert_eq!((code(&answer), &answer.body["field"]), (expected, &field), "{path}: {}", answer.text);
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
+        let id = answer.headers["x-request-id"].to_str().unwrap();
+        assert_eq!(answer.body["request_id"], id, "{path}: ml-api knows the request by another id");
     }
 }
 

@@ -202,7 +202,11 @@ impl Postgres {
 
     /// Makes a role that may have only `limit` connections; returns its URL to the same database.
     pub async fn create_role_with_limit(&self, role: &str, limit: u32) -> String {
-        let sql = format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{VERIFIER}' CONNECTION LIMIT {limit}");
+        // Durable, unlike what tests write: a server that is killed a moment later comes back with the role.
+        let sql = format!(
+            "SET synchronous_commit = on; \
+             CREATE ROLE \"{role}\" LOGIN PASSWORD '{VERIFIER}' CONNECTION LIMIT {limit}"
+        );
         self.admin_query(&sql).await;
         self.url_for(role)
     }

@@ -99,7 +99,8 @@ impl Shared {
         match begin(self, started, errand) {
             Step::Fit(parts) => Ok(Lease::new(Held::new(parts, started))),
             // In a box, as everything that takes long is: an acquire that needs none of it is small to move.
-            step => acquire_from(step, started, site, errand).boxed().await,
+            Step::Outside(pool) => wait_and_acquire(pool, started, site, errand).boxed().await,
+            step => acquire_from(step, started, started, site, errand).boxed().await,
         }
     }
 
@@ -171,25 +172,33 @@ fn enter(inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>)
     }
 }
 
-async fn acquire_from(
-    mut step: Step,
+async fn wait_and_acquire(
+    pool: Arc<Shared>,
     started: Instant,
     site: &'static Location<'static>,
     errand: Errand,
 ) -> Result<Lease, PgError> {
-    let mut now = started;
-    if let Step::Outside(pool) = step {
-        let inside = pool.wait(started, site).await?;
-        now = Instant::now();
-        let waited = now.saturating_duration_since(started);
-        step = enter(inside, now, errand, Some(waited));
-        if let Step::Fit(parts) = step {
+    let inside = pool.wait(started, site).await?;
+    let now = Instant::now();
+    let waited = now.saturating_duration_since(started);
+    match enter(inside, now, errand, Some(waited)) {
+        Step::Fit(parts) => {
             parts.home.pool().tell_if_slow(waited, site, None);
-            return Ok(Lease::new(Held::new(parts, now)));
+            Ok(Lease::new(Held::new(parts, now)))
         }
+        step => acquire_from(step, started, now, site, errand).boxed().await,
     }
+}
+
+async fn acquire_from(
+    step: Step,
+    started: Instant,
+    now: Instant,
+    site: &'static Location<'static>,
+    errand: Errand,
+) -> Result<Lease, PgError> {
     let attempt = Attempt::of(Arc::clone(step.pool()), started, site);
-    let result = finish(step, now, errand).boxed().await;
+    let result = finish(step, now, errand).await;
     let ended = result.as_ref().map_or_else(|_| Instant::now(), |(_, since)| *since);
     attempt.ended(result, ended).map(|(parts, since)| Lease::new(Held::new(parts, since)))
 }

@@ -129,7 +129,7 @@ impl Lease {
         if conn.is_dead() && self.held.pool().state.lock().is_draining() {
             return Err(PgError::Closed);
         }
-        if conn.rollback_due.swap(false, Ordering::AcqRel) {
+        if conn.rollback_due.load(Ordering::Acquire) && conn.rollback_due.swap(false, Ordering::AcqRel) {
             self.seen(conn.batch(conn.rules.texts().rollback).await)?;
         }
         if let Some(deadline) = deadline::current() {

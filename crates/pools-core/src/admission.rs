@@ -21,13 +21,15 @@
 //! Not tokio's semaphore: to give a permit back it always takes its lock, and it can neither owe permits nor count
 //! its waiters.
 
+mod timekeeper;
+
 use std::{
     collections::VecDeque,
     future::poll_fn,
     mem,
     pin::{Pin, pin},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -37,7 +39,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until},
 };
 
 /// Why [`Admission::enter`] refused.
@@ -250,44 +252,6 @@ impl Admission {
         refused.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 
-    /// Ends the wait of those whose deadline passes, for as long as it is polled, and until the gate is dropped:
-    /// one timer for all of them. Dropped earlier, each has its own again.
-    pub fn timekeeper(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
-        self.kept.store(true, Ordering::Relaxed);
-        let (keeping, sooner) = (Keeping(Arc::downgrade(self)), Arc::clone(&self.sooner));
-        async move {
-            while let Some(next) = keeping.0.upgrade().map(|gate| gate.refuse_late(Instant::now())) {
-                match next {
-                    Some(next) => drop(timeout_at(next, sooner.notified()).await),
-                    None => sooner.notified().await,
-                }
-            }
-        }
-    }
-
-    /// Under the lock, so that a waiter either sees it when it comes, or is woken.
-    fn keep_no_longer(&self) {
-        let line = self.line.lock();
-        self.kept.store(false, Ordering::Relaxed);
-        let wakers: Vec<_> = line.waiters.iter().map(|waiter| waiter.waker.clone()).collect();
-        drop(line);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// Returns when to look again.
-    fn refuse_late(&self, now: Instant) -> Option<Instant> {
-        let mut line = self.line.lock();
-        let (late, others): (VecDeque<_>, _) =
-            mem::take(&mut line.waiters).into_iter().partition(|waiter| waiter.deadline <= now);
-        line.waiters = others;
-        line.next_look = line.waiters.iter().map(|waiter| waiter.deadline).min();
-        self.settle(&line);
-        let next = line.next_look;
-        drop(line);
-        late.into_iter().for_each(|waiter| waiter.waker.wake());
-        next
-    }
-
     /// Places that exist.
     pub fn limit(&self) -> u32 {
         self.line.lock().limit
@@ -346,21 +310,6 @@ impl Line {
     fn take_served(&mut self, number: u64) -> bool {
         let found = self.served.iter().position(|served| *served == number);
         found.map(|index| self.served.swap_remove(index)).is_some()
-    }
-}
-
-/// A timekeeper; its end is told to those who rely on it.
-struct Keeping(Weak<Admission>);
-
-impl Drop for Keeping {
-    fn drop(&mut self) {
-        self.0.upgrade().inspect(|gate| gate.keep_no_longer());
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.sooner.notify_one();
     }
 }
 

@@ -132,7 +132,8 @@ async fn a_dead_server_opens_the_breaker_and_a_callers_impatience_does_not() {
     for _ in 0..10 {
         let soon = Instant::now() + ms(10);
         let error = answer(peer.get("/silent").deadline(soon)).await.unwrap_err();
-        assert!(matches!(error, HttpError::Deadline { .. }), "{error:?}");
+        // On a busy machine, some of them do not even get a connection in time.
+        assert!(matches!(error, HttpError::Deadline { .. } | HttpError::Wait { .. }), "{error:?}");
     }
     for _ in 0..5 {
         let error = answer(peer.get("/reset")).await.unwrap_err();
@@ -140,6 +141,6 @@ async fn a_dead_server_opens_the_breaker_and_a_callers_impatience_does_not() {
     }
     let error = answer(peer.get("/reset")).await.unwrap_err();
     assert!(matches!(error, HttpError::BreakerOpen { .. }), "{error:?}");
-    assert_eq!(server.requests(), 15);
+    assert_eq!(server.seen().iter().filter(|request| request.target == "/reset").count(), 5);
     until_idle(&http, 0).await;
 }

@@ -63,6 +63,7 @@ async fn http_25_a_waiter_who_goes_away_leaves_the_order_of_the_others() {
         request.abort();
         assert!(request.await.is_err());
     }
+    assert_eq!(counts(&http).3, 3, "who has gone still takes a place in the queue");
     held.await.unwrap().unwrap();
     for request in requests {
         request.await.unwrap().unwrap();

@@ -201,6 +201,16 @@ impl Admission {
         Ok(Permit(Arc::clone(self)))
     }
 
+    /// [`try_enter`](Self::try_enter) for a place that outlives the borrow.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`].
+    pub fn try_enter_owned(self: &Arc<Self>) -> Result<Option<Permit>, Refused> {
+        let Some(place) = self.try_enter()? else { return Ok(None) };
+        place.keep();
+        Ok(Some(Permit(Arc::clone(self))))
+    }
+
     /// Enters if a place is free and nobody waits for it.
     ///
     /// # Errors

@@ -36,9 +36,13 @@ const MAX_REFUSALS: u32 = 3;
 
 impl RequestBuilder {
     /// Sends it once, and once more when the connection was stale. `first` is the number of the attempt.
-    pub(super) async fn attempt(&self, passage: &mut Passage, first: u32) -> Result<Response, HttpError> {
+    pub(super) async fn attempt(
+        &self,
+        passage: &mut Passage,
+        first: u32,
+        mut now: Instant,
+    ) -> Result<Response, HttpError> {
         let target = self.0.target.as_ref().map_err(HttpError::clone)?;
-        let mut now = Instant::now();
         let may_repeat = self.may_go_again() && !passage.has_turn();
         let refused = |cause| HttpError::Request { what: "body", cause: Arc::new(cause) };
         self.0.body.check_if_empty().await.map_err(refused)?;

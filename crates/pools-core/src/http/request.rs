@@ -228,7 +228,7 @@ impl RequestBuilder {
     pub(super) async fn once(&mut self) -> Result<Response, HttpError> {
         match self.0.upstream.clone() {
             Some(upstream) => upstream.run(self).await,
-            None => self.attempt(&mut Passage::default(), 1).await,
+            None => self.attempt(&mut Passage::default(), 1, Instant::now()).await,
         }
     }
 }

@@ -189,17 +189,19 @@ impl Shared {
     /// Sends the request by the rules.
     pub(super) async fn run(&self, request: &mut RequestBuilder) -> Result<Response, HttpError> {
         let policy = &self.policy;
-        let deadline = request.limit(policy, Instant::now() + policy.total_timeout);
+        let mut now = Instant::now();
+        let deadline = request.limit(policy, now + policy.total_timeout);
         let mut pauses = Backoff::new(policy.backoff, policy.max_backoff);
-        self.budget.lock().call(Instant::now());
+        self.budget.lock().call(now);
         let (mut retry, mut number, mut was_stale) = (0, 0, false);
         loop {
             number += 1;
-            let result = self.attempt(request, number, deadline).await;
+            let result = self.attempt(request, number, deadline, now).await;
             if matches!(result, Err(HttpError::Stale { .. })) && !was_stale && request.may_go_again() {
                 // Not sent again on the same turn; else it is the pool's retry, which costs no pause.
                 was_stale = true;
                 request.count_stale_retry();
+                now = Instant::now();
                 continue;
             }
             if retry >= policy.max_retries || !policy.is_worth_repeating(&result) || !request.may_go_again() {
@@ -207,7 +209,7 @@ impl Shared {
             }
             let asked = result.as_ref().ok().and_then(|response| retry_after(response, Utc::now()));
             let pause = asked.unwrap_or_else(|| pauses.fail());
-            let now = Instant::now();
+            now = Instant::now();
             let in_time = deadline.checked_duration_since(now).is_some_and(|left| pause < left);
             if !in_time || self.open_until(now + pause).is_some() {
                 return result;
@@ -221,6 +223,7 @@ impl Shared {
             // Its connection is free while we pause.
             drop(result);
             sleep(pause).await;
+            now = Instant::now();
         }
     }
 
@@ -229,15 +232,23 @@ impl Shared {
         request: &RequestBuilder,
         number: u32,
         deadline: Instant,
+        mut now: Instant,
     ) -> Result<Response, HttpError> {
-        // Before the waits, which would be for nothing; and after them, since it may have opened meanwhile.
-        if let Some(until) = self.open_until(Instant::now()) {
-            return Err(self.keep_back(until));
+        let mut passage = Passage::default();
+        if self.turns.is_none() {
+            passage.place = self.places.try_enter_owned().ok().flatten().map(Arc::new);
         }
-        let mut passage = Passage { turn: self.turn(deadline).await?, place: None };
-        passage.place = Some(Arc::new(self.place(deadline).await?));
-        let pass = self.pass()?;
-        let result = request.attempt(&mut passage, number).await;
+        if passage.place.is_none() {
+            // Before the waits, which would be for nothing; and after them, since it may have opened meanwhile.
+            if let Some(until) = self.open_until(now) {
+                return Err(self.keep_back(until));
+            }
+            passage.turn = self.turn(deadline).await?;
+            passage.place = Some(self.place(deadline).await?);
+            now = Instant::now();
+        }
+        let pass = self.pass(now)?;
+        let result = request.attempt(&mut passage, number, now).await;
         if let Some(turn) = passage.turn.take().filter(|_| result.is_ok()) {
             turn.answered();
         }
@@ -253,11 +264,11 @@ impl Shared {
         })
     }
 
-    async fn place(&self, deadline: Instant) -> Result<Permit, HttpError> {
+    async fn place(&self, deadline: Instant) -> Result<Arc<Permit>, HttpError> {
         let host = || Arc::clone(&self.host);
         let now = Instant::now();
         let latest = deadline.min(now + self.policy.wait_timeout);
-        self.places.enter_owned(now, latest).await.map_err(|refused| {
+        self.places.enter_owned(now, latest).await.map(Arc::new).map_err(|refused| {
             self.counts.no_place.fetch_add(1, Relaxed);
             match refused {
                 Refused::QueueFull { waiting } => HttpError::QueueFull { host: host(), waiting },
@@ -283,8 +294,7 @@ impl Shared {
         HttpError::BreakerOpen { upstream: self.name, host: Arc::clone(&self.host), until }
     }
 
-    fn pass(&self) -> Result<Pass<'_>, HttpError> {
-        let now = Instant::now();
+    fn pass(&self, now: Instant) -> Result<Pass<'_>, HttpError> {
         let Some(breaker) = &self.breaker else {
             return Ok(Pass { upstream: self, epoch: 0, judged: false });
         };

@@ -63,6 +63,7 @@ impl Record {
     }
 
     /// Acquired for many, of whom the first stood at `site`.
+    #[cfg(feature = "postgres")]
     pub(crate) fn shared(site: &'static Location<'static>, since: Instant) -> Self {
         Self { site, request_id: None, since, reported: false, shared: true }
     }

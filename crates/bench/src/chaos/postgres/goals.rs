@@ -68,9 +68,7 @@ pub(super) fn all() -> Vec<Goal> {
     goals.extend(what_always_holds!(RESTART, "restart", recovery 1.0, failure 2.2));
     goals.extend(what_always_holds!(CRASH, "crash", recovery 1.0, failure 2.2));
     // The check's second and the connect time-out of two, and a tenth.
-    // Those who have the places check (1 s) and connect (2 s). Who waited behind them then has 2 s for an attempt of his own, which
-    // just about ends with the freeze: whether it fails is chance, so that it must count.
-    goals.extend(what_always_holds!(FREEZE, "freeze", recovery 1.5, failure 5.3));
+    goals.extend(what_always_holds!(FREEZE, "freeze", recovery 1.5, failure 3.3));
     goals.extend(what_always_holds!(BACKENDS, "backends", recovery 1.0, failure 2.2));
     for (case, id) in
         [(RESTART, "pg.restart.bound"), (CRASH, "pg.crash.bound"), (BACKENDS, "pg.backends.bound")]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bb8_postgres::tokio_postgres::Statement;
+use foldhash::fast::RandomState;
 
 #[derive(Debug)]
 struct Cached<S> {
@@ -13,7 +14,7 @@ struct Cached<S> {
 /// The statements. Dropping one closes it on the server. Generic for the test only.
 #[derive(Debug)]
 pub(super) struct Statements<S = Statement> {
-    by_text: HashMap<Box<str>, Cached<S>>,
+    by_text: HashMap<Box<str>, Cached<S>, RandomState>,
     limit: usize,
     uses: u64,
 }
@@ -21,7 +22,7 @@ pub(super) struct Statements<S = Statement> {
 impl<S: Clone> Statements<S> {
     /// Keeps at most `limit`; 0 keeps none.
     pub(super) fn new(limit: u32) -> Self {
-        Self { by_text: HashMap::new(), limit: limit as usize, uses: 0 }
+        Self { by_text: HashMap::default(), limit: limit as usize, uses: 0 }
     }
 
     pub(super) fn get(&mut self, text: &str) -> Option<S> {

@@ -16,7 +16,7 @@
 //! **Cancel safety**: a caller that goes away during the check gives the connection back, where it is cleaned; for
 //! one that goes away during the opening see `opening.rs`.
 
-use std::{ops::Deref, panic::Location, sync::Arc, time::Duration};
+use std::{ops::Deref, panic::Location, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -55,6 +55,8 @@ enum Step {
 #[derive(Clone, Copy)]
 pub(super) struct Errand {
     pub(super) who: Who,
+    /// Since when it is waited for.
+    pub(super) began: Instant,
     /// Longest time to open a connection.
     pub(super) limit: Duration,
 }
@@ -95,12 +97,22 @@ impl Shared {
     ) -> Result<Lease, PgError> {
         outgoing::begin().await;
         let started = Instant::now();
-        let errand = Errand { who, limit: self.config.connect_timeout };
-        match begin(self, started, errand) {
-            Step::Fit(parts) => Ok(Lease::new(Held::new(parts, started))),
-            // In a box, as everything that takes long is: an acquire that needs none of it is small to move.
-            Step::Outside(pool) => wait_and_acquire(pool, started, site, errand).boxed().await,
-            step => acquire_from(step, started, started, site, errand).boxed().await,
+        let errand = Errand { who, began: started, limit: self.config.connect_timeout };
+        let (mut step, mut now) = (begin(self, started, errand), started);
+        if let Step::Outside(pool) = step {
+            let inside = pool.wait(started, site).await?;
+            now = Instant::now();
+            step = enter_after_waiting(inside, started, now, errand, site);
+        }
+        if let Step::Due(parts) = step {
+            let attempt = Attempt::of(Arc::clone(parts.home.pool()), started, site);
+            (step, now) = check(parts, now).await;
+            attempt.checked(&step, now);
+        }
+        match step {
+            Step::Fit(parts) => Ok(Lease::new(Held::new(parts, now))),
+            // In a box, since it is large and seldom needed.
+            step => acquire_from(step, started, now, site, errand).boxed().await,
         }
     }
 
@@ -166,28 +178,27 @@ fn begin(pool: Arc<Shared>, now: Instant, errand: Errand) -> Step {
 /// The same, once inside. An acquire that ends here is counted, as one that has `waited` so long.
 fn enter(inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>) -> Step {
     // Not ready when bb8 makes a slot first, which takes it one hop.
-    match inside.pool().slots.get_owned().now_or_never() {
+    let slot = pin!(inside.pool().slots.get_owned()).now_or_never();
+    match slot {
         Some(Ok(slot)) => look(slot, inside, now, errand, waited),
         _ => Step::Inside(inside),
     }
 }
 
-async fn wait_and_acquire(
-    pool: Arc<Shared>,
+/// The same for a caller who has waited since `started`.
+fn enter_after_waiting(
+    inside: Inside,
     started: Instant,
-    site: &'static Location<'static>,
+    now: Instant,
     errand: Errand,
-) -> Result<Lease, PgError> {
-    let inside = pool.wait(started, site).await?;
-    let now = Instant::now();
+    site: &Location<'_>,
+) -> Step {
     let waited = now.saturating_duration_since(started);
-    match enter(inside, now, errand, Some(waited)) {
-        Step::Fit(parts) => {
-            parts.home.pool().tell_if_slow(waited, site, None);
-            Ok(Lease::new(Held::new(parts, now)))
-        }
-        step => acquire_from(step, started, now, site, errand).boxed().await,
+    let step = enter(inside, now, errand, Some(waited));
+    if let Step::Fit(parts) = &step {
+        parts.home.pool().tell_if_slow(waited, site, None);
     }
+    step
 }
 
 async fn acquire_from(
@@ -224,8 +235,8 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
                 look(slot, inside, now, errand, None)
             }
             Step::Due(parts) => {
-                let checked = check(parts, now).await;
-                now = Instant::now();
+                let (checked, at) = check(parts, now).await;
+                now = at;
                 checked
             }
             Step::Empty(place) => return Shared::open(place, None, errand).await,
@@ -268,24 +279,28 @@ fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, waite
     Step::Unfit(Place { slot, inside }, conn, reason)
 }
 
-/// One round trip. Dropped meanwhile, the connection is given back.
-async fn check(parts: Parts, now: Instant) -> Step {
+/// One round trip, and when it ended. Dropped meanwhile, the connection is given back.
+// Not an `async fn`, which would keep what it is given twice: this is part of every acquire.
+fn check(parts: Parts, now: Instant) -> impl Future<Output = (Step, Instant)> + Send {
     let held = Held::new(parts, now);
-    let passed = held.conn().ping(CHECK_TIMEOUT).await;
-    let pool = Arc::clone(held.pool());
-    let parts = held.into_parts();
-    let reason = match passed {
-        true if Instant::now() < parts.conn.expires => return Step::Fit(parts),
-        true => CloseReason::Recycled,
-        false => {
-            pool.suspect(parts.conn.epoch);
-            CloseReason::CheckFailed
-        }
-    };
-    pool.state.lock().condemn(parts.conn.id);
-    match parts.home {
-        Home::Place(place) => Step::Unfit(place, parts.conn, reason),
-        Home::Nowhere(pool) => Step::Outside(pool),
+    async move {
+        let passed = held.conn().ping(now, CHECK_TIMEOUT).await;
+        let (pool, now) = (Arc::clone(held.pool()), Instant::now());
+        let parts = held.into_parts();
+        let reason = match passed {
+            true if now < parts.conn.expires => return (Step::Fit(parts), now),
+            true => CloseReason::Recycled,
+            false => {
+                pool.suspect(parts.conn.epoch);
+                CloseReason::CheckFailed
+            }
+        };
+        pool.state.lock().condemn(parts.conn.id);
+        let unfit = match parts.home {
+            Home::Place(place) => Step::Unfit(place, parts.conn, reason),
+            Home::Nowhere(pool) => Step::Outside(pool),
+        };
+        (unfit, now)
     }
 }
 
@@ -316,6 +331,14 @@ impl<'a, P: Deref<Target = Shared>> Attempt<'a, P> {
     /// It is counted elsewhere.
     fn goes_on(mut self) {
         self.counted = true;
+    }
+
+    /// Its check has ended in this step. Counted here if that was the last.
+    fn checked(self, step: &Step, at: Instant) {
+        match step {
+            Step::Fit(_) => drop(self.ended(Ok(()), at)),
+            _ => self.goes_on(),
+        }
     }
 
     fn ended<T>(mut self, result: Result<T, PgError>, at: Instant) -> Result<T, PgError> {

@@ -13,7 +13,7 @@ use std::{
 use bb8_postgres::tokio_postgres::{
     self as driver, CancelToken, Client, Row, Statement, error::SqlState, types::ToSql,
 };
-use futures_util::{FutureExt, future::join};
+use futures_util::{FutureExt, TryStreamExt, future::join};
 use parking_lot::Mutex;
 use tokio::{
     net::UnixStream,
@@ -94,6 +94,26 @@ impl Token {
     }
 }
 
+/// The first of the rows that were found.
+#[derive(Default)]
+pub(super) struct First {
+    row: Option<Row>,
+    found: usize,
+}
+
+impl First {
+    pub(super) fn at_most_one(self) -> Result<Option<Row>, PgError> {
+        match self.found {
+            0 | 1 => Ok(self.row),
+            found => Err(PgError::Rows { expected: "at most one", found }),
+        }
+    }
+
+    pub(super) fn exactly_one(self) -> Result<Row, PgError> {
+        self.at_most_one()?.ok_or(PgError::Rows { expected: "one", found: 0 })
+    }
+}
+
 /// An open connection. Dropping it closes it in the background; [`close`](Self::close) waits for that.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -133,6 +153,24 @@ impl Conn {
 
     pub(super) async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
         self.prepared(sql, |statement| async move { self.client.query(&statement, params).await }).await
+    }
+
+    /// The first row, and how many there were.
+    pub(super) async fn query_first(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<First, PgError> {
+        let call = |statement| async move {
+            let mut rows = pin!(self.client.query_raw(&statement, params.iter().copied()).await?);
+            let mut first = First::default();
+            while let Some(row) = rows.try_next().await? {
+                first.found += 1;
+                first.row.get_or_insert(row);
+            }
+            Ok(first)
+        };
+        self.prepared(sql, call).await
     }
 
     pub(super) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
@@ -212,15 +250,16 @@ impl Conn {
         }
     }
 
-    /// One round trip.
-    pub(super) async fn ping(&self, limit: Duration) -> bool {
+    /// One round trip, begun at `now`.
+    pub(super) async fn ping(&self, now: Instant, limit: Duration) -> bool {
         let unfinished = Unfinished::begin(&self.abandoned);
-        match timeout(limit, self.client.batch_execute("")).await {
-            Ok(answer) => {
+        let answer = pin!(self.client.batch_execute(""));
+        match self.link.watch.patiently(now, limit, answer).await {
+            Some(answer) => {
                 unfinished.end();
                 answer.is_ok()
             }
-            Err(_) => {
+            None => {
                 self.stalled.store(true, Ordering::Release);
                 false
             }

@@ -242,7 +242,7 @@ impl Parts {
         }
     }
 
-    fn close_in_background(self, reason: CloseReason) {
+    pub(super) fn close_in_background(self, reason: CloseReason) {
         let Self { conn, home } = self;
         let pool = Arc::clone(home.pool());
         // Before the task runs, so that stats never show it as usable.

@@ -36,13 +36,7 @@ use futures_util::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    Shared,
-    checkout::Who,
-    config::PgConfig,
-    error::PgError,
-    lease::{Lease, at_most_one, exactly_one},
-};
+use super::{Shared, checkout::Who, config::PgConfig, conn::First, error::PgError, lease::Lease};
 use crate::resilience::{deadline, outgoing};
 
 /// Statements at a time on one member before the next one is opened: few round trips' worth, so that a lone
@@ -100,7 +94,7 @@ impl Lane {
     /// # Errors
     /// As [`query`](Self::query); [`PgError::Rows`] when there are more.
     pub async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
-        at_most_one(self.query(sql, params).await?)
+        self.query_first(sql, params).await?.at_most_one()
     }
 
     /// The only row.
@@ -108,7 +102,7 @@ impl Lane {
     /// # Errors
     /// As [`query`](Self::query); [`PgError::Rows`] when there is none, or more.
     pub async fn query_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
-        exactly_one(self.query(sql, params).await?)
+        self.query_first(sql, params).await?.exactly_one()
     }
 
     /// All rows of a statement that changes nothing, by the caller's word: it is sent once more when the shared
@@ -123,12 +117,24 @@ impl Lane {
         }
     }
 
+    async fn query_first(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<First, PgError> {
+        let carrier = self.carrier(sql).await?;
+        self.seen(&carrier, carrier.conn().query_first(sql, params).await)
+    }
+
+    async fn read_first(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<First, PgError> {
+        match self.query_first(sql, params).await {
+            Err(PgError::Lost { .. }) => self.query_first(sql, params).await,
+            result => result,
+        }
+    }
+
     /// The only row of a [`read`](Self::read), or none.
     ///
     /// # Errors
     /// As [`query_opt`](Self::query_opt).
     pub async fn read_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
-        at_most_one(self.read(sql, params).await?)
+        self.read_first(sql, params).await?.at_most_one()
     }
 
     /// The only row of a [`read`](Self::read).
@@ -136,7 +142,7 @@ impl Lane {
     /// # Errors
     /// As [`query_one`](Self::query_one).
     pub async fn read_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
-        exactly_one(self.read(sql, params).await?)
+        self.read_first(sql, params).await?.exactly_one()
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -265,6 +271,7 @@ struct Members {
 }
 
 fn begins_with(sql: &str, words: &[&str]) -> bool {
-    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    words.iter().any(|each| word.eq_ignore_ascii_case(each))
+    let sql = sql.trim_ascii_start().as_bytes();
+    let end = sql.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(sql.len());
+    words.iter().any(|each| sql[..end].eq_ignore_ascii_case(each.as_bytes()))
 }

@@ -5,7 +5,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 use bb8_postgres::tokio_postgres::{Row, types::ToSql};
 use tokio::time::Instant;
 
-use super::{conn::Conn, error::PgError, held::Held};
+use super::{
+    conn::{Conn, First},
+    error::PgError,
+    held::Held,
+};
 use crate::{pool::PoolKind, resilience::deadline};
 
 /// A borrowed connection. Goes back to its pool when dropped.
@@ -51,7 +55,7 @@ impl Lease {
     /// # Errors
     /// As [`query`](Self::query); [`PgError::Rows`] when there are more.
     pub async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
-        at_most_one(self.query(sql, params).await?)
+        self.query_first(sql, params).await?.at_most_one()
     }
 
     /// The only row.
@@ -59,7 +63,12 @@ impl Lease {
     /// # Errors
     /// As [`query`](Self::query); [`PgError::Rows`] when there is none, or more.
     pub async fn query_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
-        exactly_one(self.query(sql, params).await?)
+        self.query_first(sql, params).await?.exactly_one()
+    }
+
+    async fn query_first(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<First, PgError> {
+        self.ready().await?;
+        self.seen(self.conn().query_first(sql, params).await)
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -160,17 +169,6 @@ impl Drop for Lease {
     }
 }
 
-pub(super) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PgError> {
-    match rows.len() {
-        0 | 1 => Ok(rows.pop()),
-        found => Err(PgError::Rows { expected: "at most one", found }),
-    }
-}
-
-pub(super) fn exactly_one(rows: Vec<Row>) -> Result<Row, PgError> {
-    at_most_one(rows)?.ok_or(PgError::Rows { expected: "one", found: 0 })
-}
-
 /// An open transaction on a [`Lease`]. Dropped without [`commit`](Self::commit), it is rolled back: before the
 /// lease's next statement, or before anybody else gets the connection.
 #[must_use = "a transaction that is dropped is rolled back"]
@@ -196,7 +194,7 @@ impl Transaction<'_> {
     /// # Errors
     /// As [`Lease::query_opt`].
     pub async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
-        at_most_one(self.query(sql, params).await?)
+        self.query_first(sql, params).await?.at_most_one()
     }
 
     /// As [`Lease::query_one`].
@@ -204,7 +202,12 @@ impl Transaction<'_> {
     /// # Errors
     /// As [`Lease::query_one`].
     pub async fn query_one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
-        exactly_one(self.query(sql, params).await?)
+        self.query_first(sql, params).await?.exactly_one()
+    }
+
+    async fn query_first(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<First, PgError> {
+        self.check()?;
+        self.seen(self.lease.conn().query_first(sql, params).await)
     }
 
     /// As [`Lease::execute`].

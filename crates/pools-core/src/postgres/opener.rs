@@ -6,7 +6,9 @@
 //! server may have come back in between; only a time-out is for all, since nobody has the time for another one.
 //!
 //! A server that has not answered in time will probably not answer now: whoever finds all turns taken then waits
-//! for [`SILENT_WAIT`] only, and gets the failure that is known.
+//! for [`SILENT_WAIT`] only, and gets the failure that is known. Nor does a caller wait for longer in all, who may have
+//! waited for a place before: if somebody tries the server or has just done so, he is refused at once, else he leaves behind
+//! an attempt with the whole time. So there is always one who finds out, and never a crowd that waits for it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -19,7 +21,7 @@ use super::error::OpenError;
 const AFTER_FAILURE: u32 = 4;
 
 /// Time for a server that was silent to show that it is back to those who are trying it.
-const SILENT_WAIT: Duration = Duration::from_secs(1);
+pub(super) const SILENT_WAIT: Duration = Duration::from_secs(1);
 
 type Answer = Result<Turn, OpenError>;
 
@@ -27,11 +29,24 @@ type Answer = Result<Turn, OpenError>;
 struct Inner {
     failing: bool,
     /// Why, if it was that the server did not answer.
-    silent: Option<OpenError>,
+    silent: Option<Silent>,
     running: u32,
     /// Attempts so far.
     begun: u64,
     queue: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Silent {
+    error: OpenError,
+    since: Instant,
+}
+
+/// What is known of a server that did not answer in time.
+pub(super) struct Silence {
+    pub(super) error: OpenError,
+    /// Somebody is trying it, or has just done so.
+    pub(super) current: bool,
 }
 
 #[derive(Debug)]
@@ -71,9 +86,19 @@ impl Opener {
         // A turn given just before the limit is dropped with the channel, which passes it on.
         match tokio::time::timeout_at(limit, answer).await {
             Ok(answer) => answer.ok(),
-            Err(_) if limit < deadline => self.0.lock().silent.clone().map(Err),
+            Err(_) if limit < deadline => {
+                self.0.lock().silent.as_ref().map(|silent| Err(silent.error.clone()))
+            }
             Err(_) => None,
         }
+    }
+
+    /// That the server is silent, if that is how the last attempt ended.
+    pub(super) fn silence(&self, now: Instant) -> Option<Silence> {
+        let inner = self.0.lock();
+        let Silent { error, since } = inner.silent.as_ref()?;
+        let current = inner.running > 0 || now < *since + SILENT_WAIT;
+        Some(Silence { error: error.clone(), current })
     }
 
     /// Ends an attempt (`None`: without a verdict) and answers those who wait, after the lock is released: an answer
@@ -85,7 +110,8 @@ impl Opener {
         let for_all = matches!(error, Some(OpenError::TimedOut { .. }));
         if over {
             inner.failing = error.is_some();
-            inner.silent = error.clone().filter(|_| for_all);
+            let silence = error.clone().filter(|_| for_all);
+            inner.silent = silence.map(|error| Silent { error, since: Instant::now() });
         }
         // In order of arrival: those who were there before the attempt are in front.
         let concerned = inner.queue.partition_point(|waiter| for_all || waiter.before < number);

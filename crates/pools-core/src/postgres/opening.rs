@@ -7,7 +7,8 @@
 //!  the connection's own task ends ─► its entry goes, and whoever is idle with it
 //! ```
 //!
-//! **Cancel safety**: the task holds slot and place. If its caller goes away, the connection goes to the next one.
+//! **Cancel safety**: the task holds slot and place. If its caller goes away, the connection goes to the next one. So it
+//! does if he hears of a failure first, since the server [is silent](super::opener).
 
 use std::{
     sync::{
@@ -26,11 +27,12 @@ use tokio::{
 use super::{
     Shared,
     cache::Statements,
-    checkout::Errand,
+    checkout::{Errand, Who},
     conn::{Conn, Link},
     error::{OpenError, PgError, chain},
     held::{GRACE, Held, Home, Parts, Place},
     manager::Opened,
+    opener::{SILENT_WAIT, Silence},
     state::{ConnId, Phase},
 };
 use crate::{
@@ -54,17 +56,20 @@ impl Shared {
         if old.is_none() && pool.state.lock().is_draining() {
             return Err(PgError::Closed);
         }
+        let refused =
+            |cause| PgError::Open { waited: started.saturating_duration_since(errand.began), cause };
+        let Patience { latest, silence } = Patience::of(&pool, errand, started).map_err(refused)?;
         pool.clone().spawn("open", async move {
             let result = pool.open_in(place, old, errand.limit).await;
             // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,
             // and thereby given back.
             drop(sender.send(result));
         });
-        let opened = match deadline::current() {
+        let opened = match latest {
             None => opened.await,
-            Some(deadline) => timeout_at(deadline, opened).await.unwrap_or_else(|_| {
-                let after = started.elapsed();
-                Ok(Err(OpenError::TimedOut { after }))
+            Some(latest) => timeout_at(latest, opened).await.unwrap_or_else(|_| {
+                let late = || OpenError::TimedOut { after: started.elapsed() };
+                Ok(Err(silence.unwrap_or_else(late)))
             }),
         };
         let held = opened.map_err(|_| PgError::Closed)?;
@@ -154,6 +159,34 @@ impl Shared {
         if self.state.lock().remove(conn.id).is_some() {
             self.recorder.closed(reason);
             self.changes.tell();
+        }
+    }
+}
+
+/// How long whoever wants a connection waits for it to be opened.
+struct Patience {
+    latest: Option<Instant>,
+    /// What he hears then, if the server is known to be silent.
+    silence: Option<OpenError>,
+}
+
+impl Patience {
+    /// While the server is silent, [`SILENT_WAIT`] in all, unless `DB_CONNECT_RETRY_FOR` says that there is more time.
+    ///
+    /// # Errors
+    /// Its failure to answer when that is known, and the time is over.
+    fn of(pool: &Shared, errand: Errand, now: Instant) -> Result<Self, OpenError> {
+        let silence = match errand.who {
+            Who::Nobody => None,
+            Who::Caller(_) | Who::Lane(_) => pool.opener.silence(now),
+        };
+        let told = errand.began + SILENT_WAIT.max(pool.config.connect_retry_for);
+        match silence {
+            Some(Silence { error, current: true }) if told <= now => Err(error),
+            Some(Silence { error, .. }) => {
+                Ok(Self { latest: deadline::earliest(Some(told)), silence: Some(error) })
+            }
+            None => Ok(Self { latest: deadline::current(), silence: None }),
         }
     }
 }

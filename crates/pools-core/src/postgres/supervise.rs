@@ -92,7 +92,8 @@ async fn shed(pool: Weak<Shared>, surplus: Arc<tokio::sync::Notify>) {
 
 /// Checks a connection out for the pool itself.
 async fn hold(inside: Inside, limit: Duration) -> Result<Held, PgError> {
-    let (parts, since) = checkout(inside, Errand { who: Who::Nobody, limit }).await?;
+    let errand = Errand { who: Who::Nobody, began: Instant::now(), limit };
+    let (parts, since) = checkout(inside, errand).await?;
     Ok(Held::new(parts, since))
 }
 

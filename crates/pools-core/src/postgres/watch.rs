@@ -12,31 +12,30 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    mem,
+    pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::Notify,
-    time::{Instant, Sleep},
-};
+use slab::Slab;
+use tokio::time::{Instant, Sleep};
 
 /// By when a connection must have answered.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     due: Mutex<Due>,
-    alarm: Notify,
     /// The timer has to be set to an earlier time.
     sooner: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Due {
-    under_way: u32,
-    /// The longest of those under way.
+    /// Who waits for a statement under way.
+    waiting: Slab<Waiter>,
+    /// The longest of theirs.
     patience: Duration,
     /// `None` while nothing is under way, and after the alarm.
     latest: Option<Instant>,
@@ -44,19 +43,57 @@ struct Due {
     armed: Option<Instant>,
 }
 
-/// A statement under way.
 #[derive(Debug)]
-struct UnderWay<'a>(&'a Watch);
+struct Waiter {
+    waker: Waker,
+    /// The server did not answer.
+    alarmed: bool,
+}
+
+/// A statement under way, from its first poll on.
+#[derive(Debug)]
+struct UnderWay<'a> {
+    watch: &'a Watch,
+    key: Option<usize>,
+}
+
+impl UnderWay<'_> {
+    fn begin(&mut self, waker: &Waker, started: Instant, patience: Duration) {
+        let mut due = self.watch.due.lock();
+        self.key = Some(due.waiting.insert(Waiter { waker: waker.clone(), alarmed: false }));
+        due.patience = due.patience.max(patience);
+        let latest = *due.latest.get_or_insert(started + patience);
+        if due.armed.is_some_and(|armed| latest < armed) {
+            self.watch.sooner.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether there was an alarm; if not, `waker` is told of the next one.
+    fn is_alarmed(&self, key: usize, waker: &Waker) -> bool {
+        let mut due = self.watch.due.lock();
+        let waiter = &mut due.waiting[key];
+        let alarmed = waiter.alarmed;
+        let same = alarmed || waiter.waker.will_wake(waker);
+        let before = if same { None } else { Some(mem::replace(&mut waiter.waker, waker.clone())) };
+        // Not under the lock: it may be the last that keeps a task.
+        drop(due);
+        drop(before);
+        alarmed
+    }
+}
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut due = self.0.due.lock();
-        due.under_way -= 1;
-        if due.under_way == 0 {
-            *due = Due { armed: due.armed, ..Due::default() };
+        let Some(key) = self.key else { return };
+        let mut due = self.watch.due.lock();
+        let waiter = due.waiting.remove(key);
+        if due.waiting.is_empty() {
+            (due.patience, due.latest) = (Duration::ZERO, None);
         } else {
             due.latest = Some(Instant::now() + due.patience);
         }
+        drop(due);
+        drop(waiter);
     }
 }
 
@@ -68,20 +105,20 @@ impl Watch {
         patience: Duration,
         mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut alarm = pin!(self.alarm.notified());
-        {
-            let mut due = self.due.lock();
-            due.under_way += 1;
-            due.patience = due.patience.max(patience);
-            let latest = *due.latest.get_or_insert(started + patience);
-            if due.armed.is_some_and(|armed| latest < armed) {
-                self.sooner.store(true, Ordering::Release);
+        let mut under_way = UnderWay { watch: self, key: None };
+        poll_fn(|cx| {
+            let known = under_way.key;
+            if known.is_none() {
+                // Before it is sent, so that the connection's task sees it when it looks.
+                under_way.begin(cx.waker(), started, patience);
             }
-        }
-        let _under_way = UnderWay(self);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+            match work.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending if known.is_some_and(|key| under_way.is_alarmed(key, cx.waker())) => {
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await
     }
@@ -96,9 +133,9 @@ impl Watch {
         (timer.armed, due.armed) = (false, None);
         let Some(latest) = due.latest else { return };
         if latest <= Instant::now() {
-            due.latest = None;
+            let alarmed = due.alarm();
             drop(due);
-            self.alarm.notify_waiters();
+            alarmed.into_iter().for_each(Waker::wake);
             return;
         }
         due.armed = Some(latest);
@@ -109,6 +146,18 @@ impl Watch {
             // It was due in this very moment.
             cx.waker().wake_by_ref();
         }
+    }
+}
+
+impl Due {
+    /// Who has to be told.
+    fn alarm(&mut self) -> Vec<Waker> {
+        self.latest = None;
+        let tell = |(_, waiter): (usize, &mut Waiter)| {
+            waiter.alarmed = true;
+            waiter.waker.clone()
+        };
+        self.waiting.iter_mut().map(tell).collect()
     }
 }
 
@@ -127,7 +176,7 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, sync::Arc};
+    use std::{future::pending, pin::pin, sync::Arc};
 
     use futures_util::task::AtomicWaker;
     use tokio::time::sleep;

@@ -91,6 +91,16 @@ impl Scanner {
 
     fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8)) {
         while !bytes.is_empty() {
+            // Between two messages, most often: what is there whole needs not be put together.
+            if self.have + self.body == 0
+                && let Some((&[kind, a, b, c, d], rest)) = bytes.split_first_chunk()
+                && let Some(rest_of_it) = (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(4)
+                && let Some((body, rest)) = rest.split_at_checked(rest_of_it)
+            {
+                seen(kind, body.first().copied().unwrap_or_default());
+                bytes = rest;
+                continue;
+            }
             if self.body > 0 {
                 if std::mem::take(&mut self.first) {
                     seen(self.header[0], bytes[0]);

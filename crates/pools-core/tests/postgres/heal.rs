@@ -186,6 +186,30 @@ async fn pg_11_once_a_server_is_known_to_be_frozen_a_few_try_it_and_the_others_h
 }
 
 #[tokio::test]
+async fn pg_11_who_waited_for_a_place_meanwhile_hears_so_at_once() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { connect_timeout: secs(3), ..exactly(1, &server) });
+    ready(&pool).await;
+    server.freeze();
+    let started = Instant::now();
+    let failed = async || {
+        let error = pool.acquire().await.expect_err("it is frozen");
+        assert!(
+            matches!(error, PgError::Open { cause: OpenError::TimedOut { .. }, .. }),
+            "{}",
+            error.reason()
+        );
+        started.elapsed()
+    };
+    // The first checks and connects; the others have the only place one after the other, each in no time.
+    let waits = futures_util::future::join_all((0..20).map(|_| failed())).await;
+    assert!(waits[19] < waits[0] + secs(3), "{waits:?}");
+    server.thaw();
+    testkit::until(secs(20), || pool.health().state == HealthState::Up).await;
+    drop(pool.acquire().await.expect("it recovered"));
+}
+
+#[tokio::test]
 async fn pg_12_a_connection_is_never_handed_out_past_its_age() {
     let server = testkit::postgres().await;
     let pool = open(PgConfig { recycle: secs(1), ..exactly(1, &server) });

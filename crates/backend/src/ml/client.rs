@@ -2,6 +2,9 @@
 //!
 //! Its answers are passed on, whatever they say: none is repeated, and none counts as a failure (503 is what it says without a
 //! database, and it predicts all the same). What the breaker counts is that no answer came.
+//!
+//! Predictions need nothing but ml-api itself, everything else may wait for its database: so these are two upstreams, each with
+//! a breaker of its own, and what waits for the database takes no more than half of the places.
 
 use std::time::Duration;
 
@@ -65,7 +68,8 @@ pub struct Answer {
 /// ml-api as this service sees it.
 #[derive(Clone, Debug)]
 pub struct MlClient {
-    ml: Upstream,
+    predictions: Upstream,
+    data: Upstream,
     /// For probes, which must see it return while its breaker is open.
     http: HttpPool,
     health: String,
@@ -78,7 +82,10 @@ impl MlClient {
     /// `base` is not a URL that the pool can use.
     pub fn new(http: HttpPool, base: &str, policy: Policy) -> Result<Self, HttpError> {
         let health = format!("{}/health/live", base.trim_end_matches('/'));
-        Ok(Self { ml: Upstream::new(http.clone(), "ml_api", base, policy)?, http, health })
+        let half = Policy { max_in_flight: (policy.max_in_flight / 2).max(1), ..policy.clone() };
+        let predictions = Upstream::new(http.clone(), "ml_api", base, policy)?;
+        let data = Upstream::new(http.clone(), "ml_api_data", base, half)?;
+        Ok(Self { predictions, data, http, health })
     }
 
     /// `GET path`.
@@ -86,7 +93,7 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn get(&self, path: &str) -> Result<Answer, MlError> {
-        Self::answer(self.ml.get(path)).await
+        Self::answer(self.upstream(path).get(path)).await
     }
 
     /// `POST path` with a JSON body, passed on as it came.
@@ -94,7 +101,7 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn post(&self, path: &str, body: Bytes) -> Result<Answer, MlError> {
-        Self::answer(Self::with_json(self.ml.post(path), body)).await
+        Self::answer(Self::with_json(self.upstream(path).post(path), body)).await
     }
 
     /// `PUT path` with a JSON body.
@@ -102,7 +109,7 @@ impl MlClient {
     /// # Errors
     /// No answer came.
     pub async fn put(&self, path: &str, body: Bytes) -> Result<Answer, MlError> {
-        Self::answer(Self::with_json(self.ml.request(Method::PUT, path), body)).await
+        Self::answer(Self::with_json(self.upstream(path).request(Method::PUT, path), body)).await
     }
 
     /// Whether ml-api runs, asked within `patience`.
@@ -115,6 +122,10 @@ impl MlClient {
         let status = status(&response);
         response.bytes(LIMIT).await.map_err(MlError::Http)?;
         Ok(status)
+    }
+
+    fn upstream(&self, path: &str) -> &Upstream {
+        if path.starts_with("/predict") { &self.predictions } else { &self.data }
     }
 
     fn with_json(request: RequestBuilder, body: Bytes) -> RequestBuilder {

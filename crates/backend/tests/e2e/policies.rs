@@ -101,6 +101,40 @@ async fn what_ml_api_says_is_no_failure_however_often_it_says_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_ml_apis_database_hangs_predictions_go_on() {
+    let ml = testkit::upstream(|request| match &*request.target {
+        "/predict" => Reply::json(json!({ "success": true, "prediction": {} }).to_string()),
+        _ => Reply::never(),
+    })
+    .await;
+    let url = ml.url();
+    let asked = || ml.seen().iter().filter(|request| request.target == "/data/statistics").count();
+    let variables = [
+        ("ML_SERVICE_URL", url.as_str()),
+        ("ML_API_MAX_IN_FLIGHT", "2"),
+        ("ML_API_BREAKER_FAILURES", "2"),
+        ("ML_API_BREAKER_PAUSE_MS", "600000"),
+        ("ML_API_HEAD_TIMEOUT_MS", "1000"),
+    ];
+    let backend = Backend::start(&variables).await;
+    let statistics = || backend.must_get("/api/ml/data/statistics");
+    // One is under way, the other waits for its end.
+    let (first, second, prediction) = tokio::join!(statistics(), statistics(), async {
+        testkit::until(BOUND, || asked() == 1).await;
+        let prediction = predict(&backend).await;
+        assert_eq!(asked(), 1, "it waited for the database");
+        prediction
+    });
+    assert_eq!(prediction.status, 200, "{}", prediction.text);
+    for answer in [first, second] {
+        assert_eq!(code(&answer), (504, "upstream_timeout"), "{}", answer.text);
+    }
+    let left_alone = statistics().await;
+    assert_eq!(code(&left_alone), (503, "upstream_unavailable"), "{}", left_alone.text);
+    assert_eq!((asked(), predict(&backend).await.status), (2, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_upstream_never_takes_the_connections_of_another() {
     let ml = testkit::upstream(|_| Reply::never()).await;
     let gemini = testkit::gemini(|_| "Words.".to_owned()).await;

@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     cache::Statements,
     error::{PgError, is_disconnect},
-    rules::{FULL_RESET, Rules, Texts},
+    rules::{FULL_RESET, MARGIN, Rules, Texts},
     state::ConnId,
     tls::Connector,
     watch::Watch,
@@ -290,11 +290,21 @@ impl Conn {
         match result {
             Ok(Some(result)) => {
                 unfinished.end();
-                result.map_err(PgError::of_statement)
+                result.map_err(|error| match deadline {
+                    Some(deadline) if self.was_cut_short(&error, deadline) => PgError::Late { after: took },
+                    _ => PgError::of_statement(error),
+                })
             }
             Ok(None) => Err(PgError::Stalled { after: patience }),
             Err(_) => Err(PgError::Late { after: took }),
         }
+    }
+
+    /// Whether the server ended the statement because of the [limit](Self::limit_by) that the deadline has led to.
+    fn was_cut_short(&self, error: &driver::Error, deadline: Instant) -> bool {
+        error.code() == Some(&SqlState::QUERY_CANCELED)
+            && self.limited.load(Ordering::Acquire)
+            && Instant::now() + 2 * MARGIN >= deadline
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, driver::Error> {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::config::PgConfig;
 
+/// For the answer of a statement that the server ends to be here by its caller's deadline.
+pub(super) const MARGIN: Duration = Duration::from_millis(100);
+
 /// What all connections of a pool have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -48,8 +51,6 @@ impl Rules {
     /// telling it. Most requests have about as much time as a statement may take: telling the server so each time would
     /// cost each of them a message and a reset.
     pub(super) fn share_of(self, left: Duration) -> Option<Duration> {
-        /// For the answer to be here by the deadline.
-        const MARGIN: Duration = Duration::from_millis(100);
         let worth = !self.transaction_pooling && left < self.statement_timeout / 2;
         worth.then(|| left - MARGIN.min(left / 10))
     }

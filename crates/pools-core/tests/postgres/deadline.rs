@@ -45,6 +45,26 @@ async fn pg_31_the_deadline_of_the_request_shortens_the_statement_time_out_of_it
 }
 
 #[tokio::test]
+async fn pg_31_a_statement_that_the_server_ends_for_the_deadline_is_late_and_not_refused() {
+    let server = testkit::postgres().await;
+    let pool = open(exactly(1, &server));
+    let lease = pool.acquire().await.unwrap();
+    let by = Instant::now() + secs(2);
+    let late = deadline::scope(by, lease.query("SELECT pg_sleep(60)", &[])).await.unwrap_err();
+    assert!(matches!(late, PgError::Late { .. }), "{late}");
+    assert_eq!(stopped(&server), (0, 1), "it ended here before the server had ended it");
+    // Far from its deadline one that somebody cancels was cancelled.
+    let by = Instant::now() + secs(14);
+    let sleep = deadline::scope(by, lease.query("SELECT pg_sleep(50)", &[]));
+    let cancelled = "SELECT pg_cancel_backend(pid)::text FROM pg_stat_activity \
+                     WHERE state = 'active' AND query = 'SELECT pg_sleep(50)'";
+    let (cancelled, ()) = tokio::join!(sleep, async {
+        testkit::until_async(secs(10), async || !server.admin_query(cancelled).await.is_empty()).await;
+    });
+    assert_eq!(cancelled.unwrap_err().sqlstate(), Some(&SqlState::QUERY_CANCELED));
+}
+
+#[tokio::test]
 async fn pg_31_telling_the_server_costs_no_round_trip() {
     let server = testkit::postgres().await;
     let proxy = testkit::proxy(server.port()).await;

@@ -1,98 +1,30 @@
 //! One open connection: statements on it, the check, its end.
 
 use std::{
-    path::PathBuf,
     pin::{Pin, pin},
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use bb8_postgres::tokio_postgres::{
-    self as driver, CancelToken, Client, Row, Statement, error::SqlState, types::ToSql,
-};
+use bb8_postgres::tokio_postgres::{self as driver, Client, Row, Statement, error::SqlState, types::ToSql};
 use futures_util::{FutureExt, TryStreamExt, future::join};
 use parking_lot::Mutex;
 use tokio::{
-    net::UnixStream,
-    task::{AbortHandle, JoinHandle},
+    task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     cache::Statements,
     error::{PgError, is_disconnect},
+    link::Link,
     rules::{FULL_RESET, MARGIN, Rules, Texts},
     state::ConnId,
-    tls::Connector,
-    watch::Watch,
-    wire::Wire,
 };
 use crate::resilience::deadline;
-
-/// How to reach a connection that somebody else holds.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) token: Token,
-    pub(super) wire: Arc<Wire>,
-    /// Set by the connection's task when it ends.
-    pub(super) ended: AtomicBool,
-    /// Tells those who wait for an answer when there is none.
-    pub(super) watch: Watch,
-    /// The connection's task.
-    task: OnceLock<AbortHandle>,
-    /// Several callers share the connection.
-    pub(super) gather: AtomicBool,
-}
-
-impl Link {
-    pub(super) fn new(token: Token, wire: Arc<Wire>) -> Self {
-        let (ended, gather) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { token, wire, ended, watch: Watch::default(), task: OnceLock::new(), gather }
-    }
-
-    /// By the task that was spawned for it.
-    pub(super) fn driven_by(&self, task: AbortHandle) {
-        self.task.get_or_init(|| task);
-    }
-
-    /// Makes the connection's task close the socket at once, even when an unread answer blocks it.
-    pub(super) fn cut(&self) {
-        self.task.get().inspect(|task| task.abort());
-    }
-}
-
-/// Asks the server to cancel what a connection is doing.
-pub(super) struct Token {
-    pub(super) token: CancelToken,
-    pub(super) connector: Connector,
-    /// The socket, when it is not TCP.
-    pub(super) socket: Option<PathBuf>,
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The key of a cancel request is a secret.
-        f.debug_struct("Token").field("socket", &self.socket).finish_non_exhaustive()
-    }
-}
-
-impl Token {
-    /// Returns when the server has closed the request's own connection, which is after the signal was sent: no
-    /// statement begun later can be hit by it.
-    pub(super) async fn cancel(&self) -> Result<(), driver::Error> {
-        let Some(path) = &self.socket else {
-            return self.token.cancel_query(self.connector.fresh()).await;
-        };
-        match UnixStream::connect(path).await {
-            Ok(stream) => self.token.cancel_query_raw(stream, self.connector.plain().handshake("")).await,
-            // Without the socket there is no server, and nothing left to cancel.
-            Err(_) => Ok(()),
-        }
-    }
-}
 
 /// The first of the rows that were found.
 #[derive(Default)]

@@ -23,8 +23,9 @@ use tokio::{
 };
 
 use super::{
-    conn::{Conn, Link, Token},
+    conn::Conn,
     error::{OpenError, chain},
+    link::{Link, Token},
     tls::Connector,
     url::Target,
     watch::Timer,

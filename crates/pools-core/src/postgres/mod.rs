@@ -60,6 +60,7 @@ mod error;
 mod held;
 mod lane;
 mod lease;
+mod link;
 mod manager;
 mod migrate;
 mod opener;
@@ -107,8 +108,8 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use self::{
     changes::Changes,
-    conn::Link,
     lane::Member,
+    link::Link,
     manager::{Manager, Slots},
     opener::Opener,
     rules::Rules,

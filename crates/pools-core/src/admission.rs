@@ -16,7 +16,9 @@
 //! the place it was just given, goes to the next waiter. **Resizing**: places taken away while they are in use are
 //! a debt that is paid as they come back; waiters keep their order. **Cost**: while nobody waits, one atomic
 //! operation to enter and one to leave; the lock is for everything else. Where a [`timekeeper`](Admission::timekeeper)
-//! runs, one timer is enough for all who wait. **Not here**: what a place stands for.
+//! runs, one timer is enough for all who wait. **Handing on**: what a place stands for may go with it to the next waiter
+//! ([`Admission::hand`]); of one that has gone meanwhile it is dropped, and its drop is to give the place up. **Not
+//! here**: what that is.
 //!
 //! Not tokio's semaphore: to give a permit back it always takes its lock, and it can neither owe permits nor count
 //! its waiters.
@@ -25,6 +27,7 @@ mod timekeeper;
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     future::poll_fn,
     mem,
     pin::{Pin, pin},
@@ -70,12 +73,12 @@ const CLOSED: u32 = 1 << 30;
 /// The rest of the word: places that are free.
 const FREE: u32 = CLOSED - 1;
 
-/// The gate.
+/// The gate. `T` is what a place may be handed on with.
 #[derive(Debug)]
-pub struct Admission {
+pub struct Admission<T = Infallible> {
     word: AtomicU32,
     queue: u32,
-    line: Mutex<Line>,
+    line: Mutex<Line<T>>,
     /// A timekeeper runs.
     kept: AtomicBool,
     /// It has to look sooner than it means to, or never again.
@@ -84,14 +87,14 @@ pub struct Admission {
 
 /// Who waits, and what is owed. The word's flags change only under its lock.
 #[derive(Debug)]
-struct Line {
+struct Line<T> {
     limit: u32,
     /// Places that exist no more but are still in use.
     debt: u32,
     /// In order of arrival, and therefore by number.
     waiters: VecDeque<Waiter>,
-    /// Inside, but not aware of it yet.
-    served: Vec<u64>,
+    /// Inside, but not aware of it yet: by number, with what was handed to them.
+    served: Vec<(u64, Option<T>)>,
     last_number: u64,
     /// When the timekeeper will look; `None` until it is told to.
     next_look: Option<Instant>,
@@ -104,19 +107,28 @@ struct Waiter {
     deadline: Instant,
 }
 
+/// How a wait ended well.
+#[derive(Debug)]
+pub enum Entered<'a, T> {
+    /// With a place.
+    Place(Place<'a, T>),
+    /// With a place that goes with this.
+    Handed(T),
+}
+
 /// A place inside; dropping it gives the place to the next waiter.
 #[derive(Debug)]
 #[must_use = "dropping it gives the place away at once"]
-pub struct Place<'a>(&'a Admission);
+pub struct Place<'a, T = Infallible>(&'a Admission<T>);
 
-impl Place<'_> {
+impl<T> Place<'_, T> {
     /// Stays inside. Whoever calls this owes an [`Admission::leave`].
     pub fn keep(self) {
         mem::forget(self);
     }
 }
 
-impl Drop for Place<'_> {
+impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -136,22 +148,7 @@ impl Drop for Permit {
 impl Admission {
     /// A gate with `limit` places and room for `queue` waiters.
     pub fn new(limit: u32, queue: u32) -> Self {
-        let limit = limit.min(FREE);
-        let line = Line {
-            limit,
-            debt: 0,
-            waiters: VecDeque::new(),
-            served: Vec::new(),
-            last_number: 0,
-            next_look: None,
-        };
-        Self {
-            word: AtomicU32::new(limit),
-            queue,
-            line: Mutex::new(line),
-            kept: AtomicBool::new(false),
-            sooner: Arc::default(),
-        }
+        Self::handing_on(limit, queue)
     }
 
     /// Enters, or waits until `deadline`, which the caller does since `started`. A deadline that has passed tries once.
@@ -162,27 +159,10 @@ impl Admission {
     /// # Cancel safety
     /// Dropped while waiting, the caller leaves the queue and nothing is lost.
     pub async fn enter(&self, started: Instant, deadline: Instant) -> Result<Place<'_>, Refused> {
-        if let Some(place) = self.try_enter()? {
-            return Ok(place);
+        match self.enter_or_take(started, deadline).await? {
+            Entered::Place(place) => Ok(place),
+            Entered::Handed(nothing) => match nothing {},
         }
-        let late = || Refused::TimedOut { waited: started.elapsed() };
-        if deadline <= started {
-            return Err(late());
-        }
-        let mut waiting = Waiting { gate: self, deadline, number: None };
-        let mut timer = pin!(None);
-        let entered = poll_fn(|cx| {
-            let entered = Pin::new(&mut waiting).poll(cx);
-            if entered.is_ready() || self.kept.load(Ordering::Relaxed) {
-                return entered;
-            }
-            // Nobody else keeps the time, or no longer: then the timekeeper's end has woken us.
-            if timer.is_none() {
-                timer.set(Some(sleep_until(deadline)));
-            }
-            timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx)).map(|()| Err(None))
-        });
-        entered.await.map_err(|refused| refused.unwrap_or_else(late))
     }
 
     /// [`enter`](Self::enter) for a place that outlives the borrow.
@@ -210,12 +190,89 @@ impl Admission {
         place.keep();
         Ok(Some(Permit(Arc::clone(self))))
     }
+}
+
+impl<T> Admission<T> {
+    /// A gate whose places may be [handed on](Self::hand).
+    pub fn handing_on(limit: u32, queue: u32) -> Self {
+        let limit = limit.min(FREE);
+        let line = Line {
+            limit,
+            debt: 0,
+            waiters: VecDeque::new(),
+            served: Vec::new(),
+            last_number: 0,
+            next_look: None,
+        };
+        Self {
+            word: AtomicU32::new(limit),
+            queue,
+            line: Mutex::new(line),
+            kept: AtomicBool::new(false),
+            sooner: Arc::default(),
+        }
+    }
+
+    /// [`enter`](Admission::enter) at a gate whose places may be handed on.
+    ///
+    /// # Errors
+    /// As [`enter`](Admission::enter).
+    ///
+    /// # Cancel safety
+    /// As [`enter`](Admission::enter); what was handed to a caller who is gone is dropped, outside of all locks.
+    pub async fn enter_or_take(
+        &self,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Entered<'_, T>, Refused> {
+        if let Some(place) = self.try_enter()? {
+            return Ok(Entered::Place(place));
+        }
+        let late = || Refused::TimedOut { waited: started.elapsed() };
+        if deadline <= started {
+            return Err(late());
+        }
+        let mut waiting = Waiting { gate: self, deadline, number: None };
+        let mut timer = pin!(None);
+        let entered = poll_fn(|cx| {
+            let entered = Pin::new(&mut waiting).poll(cx);
+            if entered.is_ready() || self.kept.load(Ordering::Relaxed) {
+                return entered;
+            }
+            // Nobody else keeps the time, or no longer: then the timekeeper's end has woken us.
+            if timer.is_none() {
+                timer.set(Some(sleep_until(deadline)));
+            }
+            timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx)).map(|()| Err(None))
+        });
+        entered.await.map_err(|refused| refused.unwrap_or_else(late))
+    }
+
+    /// Whether it is worth trying to [hand](Self::hand) a place on.
+    pub fn is_waited_for(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & SLOW != 0
+    }
+
+    /// Gives whoever waits longest this and the caller's place, which goes with it.
+    ///
+    /// # Errors
+    /// It comes back when nobody waits, or when the place is owed.
+    pub fn hand(&self, item: T) -> Result<(), T> {
+        let mut line = self.line.lock();
+        let next = if line.debt > 0 { None } else { line.waiters.pop_front() };
+        let Some(waiter) = next else { return Err(item) };
+        line.served.push((waiter.number, Some(item)));
+        self.settle(&line);
+        drop(line);
+        waiter.waker.wake();
+        Ok(())
+    }
 
     /// Enters if a place is free and nobody waits for it.
     ///
     /// # Errors
     /// [`Refused::Closed`].
-    pub fn try_enter(&self) -> Result<Option<Place<'_>>, Refused> {
+    pub fn try_enter(&self) -> Result<Option<Place<'_, T>>, Refused> {
         let fewer = |word| (word & CLOSED == 0 && word & FREE > 0).then(|| word - 1);
         match self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, fewer) {
             Ok(_) => Ok(Some(Place(self))),
@@ -279,12 +336,12 @@ impl Admission {
     }
 
     /// A place was left or made: whoever waits longest gets it, unless it is owed.
-    fn free_one(&self, line: &mut Line) -> Option<Waker> {
+    fn free_one(&self, line: &mut Line<T>) -> Option<Waker> {
         let mut next = None;
         if line.debt > 0 {
             line.debt -= 1;
         } else if let Some(waiter) = line.waiters.pop_front() {
-            line.served.push(waiter.number);
+            line.served.push((waiter.number, None));
             next = Some(waiter.waker);
         } else {
             self.word.fetch_add(1, Ordering::Release);
@@ -299,7 +356,7 @@ impl Admission {
     }
 
     /// Sends those who leave to the lock, or no longer.
-    fn settle(&self, line: &Line) {
+    fn settle(&self, line: &Line<T>) {
         let word = self.word.load(Ordering::Relaxed);
         let slow = line.debt > 0 || !line.waiters.is_empty() || word & CLOSED != 0;
         if slow != (word & SLOW != 0) {
@@ -308,7 +365,7 @@ impl Admission {
     }
 }
 
-impl Line {
+impl<T> Line<T> {
     fn waiting(&self) -> u32 {
         u32::try_from(self.waiters.len()).unwrap_or(u32::MAX)
     }
@@ -317,27 +374,28 @@ impl Line {
         self.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok()
     }
 
-    fn take_served(&mut self, number: u64) -> bool {
-        let found = self.served.iter().position(|served| *served == number);
-        found.map(|index| self.served.swap_remove(index)).is_some()
+    /// What was handed to the waiter, or nothing but his place.
+    fn take_served(&mut self, number: u64) -> Option<Option<T>> {
+        let found = self.served.iter().position(|(served, _)| *served == number);
+        found.map(|index| self.served.swap_remove(index).1)
     }
 }
 
 /// A caller in the queue; in it from the first poll on. Ends with an error of `None` when it is late.
-struct Waiting<'a> {
-    gate: &'a Admission,
+struct Waiting<'a, T> {
+    gate: &'a Admission<T>,
     deadline: Instant,
     number: Option<u64>,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a, T> Waiting<'a, T> {
     /// Enters the gate or else its queue.
-    fn join(&mut self, line: &mut Line, waker: &Waker) -> Poll<Result<Place<'a>, Refused>> {
+    fn join(&mut self, line: &mut Line<T>, waker: &Waker) -> Poll<Result<Entered<'a, T>, Refused>> {
         let gate = self.gate;
         // From here on whoever leaves takes the lock, so what is not free now is not freed unseen.
         gate.word.fetch_or(SLOW, Ordering::Relaxed);
         if let Some(entered) = gate.try_enter().transpose() {
-            return Poll::Ready(entered);
+            return Poll::Ready(entered.map(Entered::Place));
         }
         if line.waiting() >= gate.queue {
             return Poll::Ready(Err(Refused::QueueFull { waiting: line.waiting() }));
@@ -354,8 +412,8 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl<'a> Future for Waiting<'a> {
-    type Output = Result<Place<'a>, Option<Refused>>;
+impl<'a, T> Future for Waiting<'a, T> {
+    type Output = Result<Entered<'a, T>, Option<Refused>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let gate = self.gate;
@@ -374,25 +432,26 @@ impl<'a> Future for Waiting<'a> {
         }
         self.number = None;
         let closed = gate.word.load(Ordering::Relaxed) & CLOSED != 0;
-        Poll::Ready(if line.take_served(number) {
-            Ok(Place(gate))
-        } else {
-            Err(closed.then_some(Refused::Closed))
+        Poll::Ready(match line.take_served(number) {
+            Some(Some(handed)) => Ok(Entered::Handed(handed)),
+            Some(None) => Ok(Entered::Place(Place(gate))),
+            None => Err(closed.then_some(Refused::Closed)),
         })
     }
 }
 
-impl Drop for Waiting<'_> {
+impl<T> Drop for Waiting<'_, T> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let mut line = self.gate.line.lock();
         let left = line.find(number).and_then(|index| line.waiters.remove(index));
         // Served, but gone before it knew.
-        let next = if line.take_served(number) { self.gate.free_one(&mut line) } else { None };
+        let served = line.take_served(number);
+        let next = if matches!(served, Some(None)) { self.gate.free_one(&mut line) } else { None };
         self.gate.settle(&line);
         drop(line);
         next.into_iter().for_each(Waker::wake);
-        drop(left);
+        drop((left, served));
     }
 }
 

@@ -226,3 +226,110 @@ async fn when_the_timekeeper_dies_everybody_keeps_the_time_alone() {
     drop(inside);
     assert_eq!((gate.inside(), gate.waiting()), (0, 0));
 }
+
+/// What goes from hand to hand with its place, and gives that up when it is dropped.
+struct Baton(Arc<Admission<Baton>>);
+
+impl Drop for Baton {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+async fn take(gate: &Arc<Admission<Baton>>, patience: Duration) -> Result<Baton, Refused> {
+    let now = Instant::now();
+    Ok(match gate.enter_or_take(now, now + patience).await? {
+        Entered::Place(place) => {
+            place.keep();
+            Baton(Arc::clone(gate))
+        }
+        Entered::Handed(baton) => baton,
+    })
+}
+
+#[tokio::test]
+async fn what_is_handed_on_is_for_the_first_in_line_and_of_one_who_is_gone_it_is_dropped() {
+    let gate = Arc::new(Admission::handing_on(1, 10));
+    let patience = Duration::from_secs(60);
+    let baton = take(&gate, patience).await.unwrap();
+    let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(take(&gate, patience))).collect();
+    for waiter in &mut waiters {
+        assert!(futures_util::poll!(waiter).is_pending());
+    }
+    assert!(gate.is_waited_for() && gate.hand(baton).is_ok());
+    let second = waiters.remove(1);
+    assert!(futures_util::poll!(&mut waiters[1]).is_pending(), "it went past the first");
+    // The first has it, the second goes away: the third is next.
+    let baton = waiters.remove(0).await.unwrap();
+    drop(second);
+    assert!(gate.hand(baton).is_ok());
+    // He goes away before he knows.
+    drop(waiters);
+    assert_eq!((gate.inside(), gate.waiting()), (0, 0));
+    let baton = take(&gate, patience).await.unwrap();
+    assert!(gate.hand(baton).is_err(), "nobody waits");
+    assert_eq!(gate.inside(), 0);
+}
+
+#[tokio::test]
+async fn a_place_that_is_owed_is_not_handed_on() {
+    let gate = Arc::new(Admission::handing_on(1, 10));
+    let baton = take(&gate, Duration::from_secs(60)).await.unwrap();
+    let mut waiter = Box::pin(take(&gate, Duration::from_secs(60)));
+    assert!(futures_util::poll!(&mut waiter).is_pending());
+    gate.resize(0);
+    let baton = gate.hand(baton).err().expect("one more inside than there are places");
+    drop(baton);
+    assert!(futures_util::poll!(&mut waiter).is_pending());
+    gate.resize(1);
+    drop(waiter.await.unwrap());
+    assert_eq!((gate.inside(), gate.waiting()), (0, 0));
+}
+
+/// As [`everything_at_once`], with places that are handed on or left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_handed_to_whomever_no_place_is_lost() {
+    const MOST: u32 = 6;
+    let gate = Arc::new(Admission::handing_on(4, 1_000));
+    let keeper = tokio::spawn(gate.timekeeper());
+    let inside = Arc::new(AtomicU32::new(0));
+    let users: Vec<_> = (0..32)
+        .map(|user| {
+            let (gate, inside) = (Arc::clone(&gate), Arc::clone(&inside));
+            tokio::spawn(async move {
+                let (mut served, long) = (0, Duration::from_secs(30));
+                for round in 0..300_u64 {
+                    let patience = Duration::from_micros((user + round) % 5 * 20);
+                    let entered = match user % 4 {
+                        0 | 2 => take(&gate, long).await.ok(),
+                        1 => take(&gate, patience * 20).await.ok(),
+                        _ => {
+                            tokio::time::timeout(patience, take(&gate, long)).await.ok().and_then(Result::ok)
+                        }
+                    };
+                    let Some(baton) = entered else { continue };
+                    assert!(inside.fetch_add(1, Ordering::SeqCst) < MOST, "more inside than places");
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    served += 1;
+                    match round % 3 {
+                        0 => drop(baton),
+                        _ => drop(gate.hand(baton)),
+                    }
+                }
+                served
+            })
+        })
+        .collect();
+    for round in 0..500_u32 {
+        gate.resize(1 + round % MOST);
+        tokio::task::yield_now().await;
+    }
+    gate.resize(5);
+    for (user, served) in futures_util::future::join_all(users).await.into_iter().enumerate() {
+        assert!(user % 2 == 1 || served.unwrap() == 300, "a waiter was lost");
+    }
+    let all: Vec<_> = std::iter::from_fn(|| gate.try_enter().unwrap()).collect();
+    assert_eq!((all.len(), gate.inside(), gate.waiting()), (5, 5, 0));
+    keeper.abort();
+}

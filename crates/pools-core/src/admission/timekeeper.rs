@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Admission;
 
-impl Admission {
+impl<T: Send + 'static> Admission<T> {
     /// Ends the wait of those whose deadline passes, for as long as it is polled, and until the gate is dropped:
     /// one timer for all of them. Dropped earlier, each has its own again.
-    pub fn timekeeper(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+    pub fn timekeeper(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<T> {
         self.kept.store(true, Ordering::Relaxed);
         let (keeping, sooner) = (Keeping(Arc::downgrade(self)), Arc::clone(&self.sooner));
         async move {
@@ -26,7 +26,9 @@ impl Admission {
             }
         }
     }
+}
 
+impl<T> Admission<T> {
     /// Under the lock, so that a waiter either sees it when it comes, or is woken.
     fn keep_no_longer(&self) {
         let line = self.line.lock();
@@ -51,16 +53,16 @@ impl Admission {
     }
 }
 
-impl Drop for Admission {
+impl<T> Drop for Admission<T> {
     fn drop(&mut self) {
         self.sooner.notify_one();
     }
 }
 
 /// A timekeeper; its end is told to those who rely on it.
-struct Keeping(Weak<Admission>);
+struct Keeping<T>(Weak<Admission<T>>);
 
-impl Drop for Keeping {
+impl<T> Drop for Keeping<T> {
     fn drop(&mut self) {
         self.0.upgrade().inspect(|gate| gate.keep_no_longer());
     }

@@ -1,7 +1,7 @@
 //! From a place in the pool to a connection that is fit for use.
 //!
 //! ```text
-//!  Outside ─wait─► Inside ─► slot ─► a live connection?
+//!  Outside ─wait─► Inside ─► slot ─► a live connection? ◄─── or one that its last holder hands over, with slot and place
 //!                                     ├ no ──────────────────────────────────────► Empty ──► open
 //!                                     ├ outdated, too old, condemned ────────────► Unfit ──► open (closed first, in the same slot)
 //!                                     ├ idle for long ─► Due ─► check ─ failed ──► Unfit
@@ -23,13 +23,14 @@ use tokio::time::Instant;
 
 use super::{
     SLOT_TIMEOUT, Shared,
+    conn::Conn,
     error::PgError,
     held::{Held, Home, Inside, Parts, Place, SlotGuard},
     lease::Lease,
-    state::{Bounds, CheckOut},
+    state::{Bounds, CheckOut, Phase},
 };
 use crate::{
-    admission::{self, Refused},
+    admission::{Entered, Refused},
     holders::{Leases, Record},
     resilience::{deadline, outgoing},
     stats::{CloseReason, Outcome},
@@ -45,10 +46,17 @@ enum Step {
     /// There is no connection in the slot.
     Empty(Place),
     /// Its connection has to be replaced.
-    Unfit(Place, Box<super::conn::Conn>, CloseReason),
+    Unfit(Place, Box<Conn>, CloseReason),
     /// It has to be checked.
     Due(Parts),
     Fit(Parts),
+}
+
+/// What a caller has who has waited.
+enum Admitted {
+    Inside(Inside),
+    /// A connection that its last holder gave to him.
+    Handed(Held),
 }
 
 /// For whom a connection is checked out.
@@ -100,9 +108,9 @@ impl Shared {
         let errand = Errand { who, began: started, limit: self.config.connect_timeout };
         let (mut step, mut now) = (begin(self, started, errand), started);
         if let Step::Outside(pool) = step {
-            let inside = pool.wait(started, site).await?;
+            let admitted = pool.wait(started, site).await?;
             now = Instant::now();
-            step = enter_after_waiting(inside, started, now, errand, site);
+            step = enter_after_waiting(admitted, started, now, errand, site);
         }
         if let Step::Due(parts) = step {
             let attempt = Attempt::of(Arc::clone(parts.home.pool()), started, site);
@@ -116,14 +124,21 @@ impl Shared {
         }
     }
 
-    async fn wait(self: Arc<Self>, started: Instant, site: &Location<'_>) -> Result<Inside, PgError> {
+    async fn wait(self: Arc<Self>, started: Instant, site: &Location<'_>) -> Result<Admitted, PgError> {
         let latest = started + self.config.timeout;
         let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
         let attempt = Attempt::of(&*self, started, site);
-        let refused = match self.gate.enter(started, latest).await.map(admission::Place::keep) {
-            Ok(()) => {
+        let entered = self.gate.enter_or_take(started, latest).await.map(|entered| match entered {
+            Entered::Place(place) => {
+                place.keep();
+                None
+            }
+            Entered::Handed(held) => Some(held),
+        });
+        let refused = match entered {
+            Ok(handed) => {
                 attempt.goes_on();
-                return Ok(Inside::taken(self));
+                return Ok(handed.map_or_else(|| Admitted::Inside(Inside::taken(self)), Admitted::Handed));
             }
             Err(Refused::QueueFull { waiting }) => PgError::QueueFull { waiting },
             Err(Refused::TimedOut { waited }) if self.state.lock().is_paused() => PgError::Paused { waited },
@@ -187,14 +202,17 @@ fn enter(inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>)
 
 /// The same for a caller who has waited since `started`.
 fn enter_after_waiting(
-    inside: Inside,
+    admitted: Admitted,
     started: Instant,
     now: Instant,
     errand: Errand,
     site: &Location<'_>,
 ) -> Step {
     let waited = now.saturating_duration_since(started);
-    let step = enter(inside, now, errand, Some(waited));
+    let step = match admitted {
+        Admitted::Inside(inside) => enter(inside, now, errand, Some(waited)),
+        Admitted::Handed(held) => take_over(held, now, errand, waited),
+    };
     if let Step::Fit(parts) = &step {
         parts.home.pool().tell_if_slow(waited, site, None);
     }
@@ -258,25 +276,50 @@ fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, waite
         let better = pool.slots.state().idle_connections > 0 || pool.state.lock().counts().idle > 0;
         return if better { Step::Inside(inside) } else { Step::Empty(Place { slot, inside }) };
     };
+    judge(conn, Phase::Idle, Place { slot, inside }, now, errand, waited)
+}
+
+/// The same for what was handed over.
+fn take_over(held: Held, now: Instant, errand: Errand, waited: Duration) -> Step {
+    let Parts { conn, home } = held.into_parts();
+    match home {
+        Home::Place(place) => judge(conn, Phase::Out, place, now, errand, Some(waited)),
+        Home::Nowhere(_) => unreachable!("BUG: what was detached is not handed on"),
+    }
+}
+
+/// Whether this connection, which is in that phase still, is fit for use.
+fn judge(
+    conn: Box<Conn>,
+    phase: Phase,
+    place: Place,
+    now: Instant,
+    errand: Errand,
+    waited: Option<Duration>,
+) -> Step {
+    let pool = place.inside.pool();
     let (expired, due) = (now >= conn.expires, pool.is_due(now.saturating_duration_since(conn.used)));
     let holder = errand.record(now);
-    let waited = waited.filter(|_| !expired && !due);
-    let checked_out = pool.state.lock().check_out(conn.id, conn.epoch, holder, waited);
+    // What ends while it is idle is idle no longer; what ends on its way from hand to hand is still out.
+    let dead = phase == Phase::Out && conn.is_dead();
+    let waited = waited.filter(|_| !expired && !due && !dead);
+    let checked_out = pool.state.lock().check_out(conn.id, phase, conn.epoch, holder, waited);
     let reason = match checked_out {
         // The server closed it.
         CheckOut::NotIdle => {
             pool.forget(conn, CloseReason::Peer);
-            return Step::Inside(inside);
+            return Step::Inside(place.inside);
         }
         CheckOut::Outdated => CloseReason::Invalidated,
+        CheckOut::Taken if dead => CloseReason::Peer,
         CheckOut::Taken if expired => CloseReason::Recycled,
         CheckOut::Taken => {
-            let parts = Parts { conn, home: Home::Place(Place { slot, inside }) };
+            let parts = Parts { conn, home: Home::Place(place) };
             return if due { Step::Due(parts) } else { Step::Fit(parts) };
         }
     };
     pool.state.lock().condemn(conn.id);
-    Step::Unfit(Place { slot, inside }, conn, reason)
+    Step::Unfit(place, conn, reason)
 }
 
 /// One round trip, and when it ended. Dropped meanwhile, the connection is given back.

@@ -1,7 +1,8 @@
 //! A connection that is out, with the slot and the place that belong to it; and what happens when it comes back.
 //!
 //! ```text
-//!  Held ──drop──► clean, wanted ─────────────► idle (slot back to bb8, place to the next waiter)
+//!  Held ──drop──► clean, wanted ─ somebody waits ─► handed to him, slot and place and all
+//!           │         └──────────── nobody waits ──► idle (slot back to bb8, place free)
 //!           │ something was left behind ─► cleaned in a task of the pool ─► idle, or
 //!           └ broken, outdated, not wanted, not to be cleaned ─► closed in a task of the pool
 //! ```
@@ -211,9 +212,15 @@ impl Parts {
         }
     }
 
-    fn keep(mut self, now: Instant, used: Option<Duration>) {
+    fn keep(mut self, now: Instant, mut used: Option<Duration>) {
         self.conn.used = now;
         self.conn.link.gather.store(false, Ordering::Relaxed);
+        if self.home.pool().gate.is_waited_for() {
+            self = match self.hand_on(now, &mut used) {
+                Ok(()) => return,
+                Err(parts) => parts,
+            };
+        }
         let pool = self.home.pool();
         let close_surplus = pool.config.overflow_linger.is_zero();
         let checked_in = pool.state.lock().check_in(self.conn.id, self.conn.epoch, now, used, close_surplus);
@@ -228,6 +235,16 @@ impl Parts {
             CheckIn::Outdated => CloseReason::Invalidated,
         };
         self.close_in_background(reason);
+    }
+
+    /// To whoever waits longest, past bb8's queue and all that belongs to being idle.
+    fn hand_on(self, now: Instant, used: &mut Option<Duration>) -> Result<(), Self> {
+        let pool = Arc::clone(self.home.pool());
+        if !pool.state.lock().pass_on(self.conn.id, self.conn.epoch, *used) {
+            return Err(self);
+        }
+        *used = None;
+        pool.gate.hand(Held::new(self, now)).map_err(Held::into_parts)
     }
 
     /// Puts it back into bb8's queue.

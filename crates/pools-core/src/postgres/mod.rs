@@ -10,7 +10,8 @@
 //! ```
 //!
 //! bb8 holds *slots*: making one cannot fail, so bb8 has no errors to hide and nothing to retry. A place in the
-//! gate comes first, so bb8 never makes anybody wait. Opening, cleaning and closing run in tasks that keep the
+//! gate comes first, so bb8 never makes anybody wait; while callers wait for places, a connection goes from hand to hand with
+//! its slot and its place. Opening, cleaning and closing run in tasks that keep the
 //! place, so at most `size + overflow` connections exist at any time by the server's own count.
 //!
 //! **Limits.** The wait for a place ends after `DB_POOL_TIMEOUT`, opening after `DB_CONNECT_TIMEOUT`, a check after
@@ -108,6 +109,7 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use self::{
     changes::Changes,
+    held::Held,
     lane::Member,
     link::Link,
     manager::{Manager, Slots},
@@ -142,7 +144,7 @@ struct Shared {
     rules: Rules,
     manager: Manager,
     slots: bb8::Pool<Slots>,
-    gate: Arc<Admission>,
+    gate: Arc<Admission<Held>>,
     opener: Arc<Opener>,
     state: Mutex<State<Arc<Link>>>,
     /// Why the last connect failed; `None` after one that succeeded.
@@ -204,7 +206,7 @@ impl PgPool {
             rules: Rules::of(&config, target.statement_timeout),
             manager: Manager::new(target),
             slots,
-            gate: Arc::new(Admission::new(bounds.all(), config.queue)),
+            gate: Arc::new(Admission::handing_on(bounds.all(), config.queue)),
             opener: Arc::default(),
             state: Mutex::new(State::new(bounds)),
             connect_error: Mutex::default(),

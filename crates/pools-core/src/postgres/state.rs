@@ -197,15 +197,30 @@ impl<L: Clone> State<L> {
         CheckIn::Idle { surplus: self.counts.idle > self.bounds.size }
     }
 
-    /// Takes an idle connection that was opened in `epoch`. Counts an acquire that has it after it has `waited`.
+    /// Whether one that its holder gives back may go on to the next without being idle. Counts how long a caller `used`
+    /// it if so.
+    pub(super) fn pass_on(&mut self, id: ConnId, epoch: u64, used: Option<Duration>) -> bool {
+        if self.draining || epoch < self.epoch || self.counts.all() > self.bounds.all() {
+            return false;
+        }
+        self.release(id);
+        if let Some(used) = used {
+            self.tally.used(used);
+        }
+        true
+    }
+
+    /// Takes a connection that was opened in `epoch`, and is idle, or out when it is passed on. Counts an acquire that has
+    /// it after it has `waited`.
     pub(super) fn check_out(
         &mut self,
         id: ConnId,
+        from: Phase,
         epoch: u64,
         holder: Option<Record>,
         waited: Option<Duration>,
     ) -> CheckOut {
-        if self.phase(id) != Some(Phase::Idle) {
+        if self.phase(id) != Some(from) {
             return CheckOut::NotIdle;
         }
         self.move_to(id, Phase::Out).holder = holder;

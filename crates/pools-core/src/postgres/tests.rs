@@ -1,6 +1,9 @@
 //! What only shows from inside.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
 use testkit::Mode;
 use tokio::time::{Instant, timeout};
@@ -133,4 +136,64 @@ async fn pg_32_a_minimum_above_the_size_is_refused_with_both_numbers() {
     let error = PgPool::open(config).unwrap_err();
     assert!(matches!(error, PgError::MinIdle { min_idle: 5, size: 4 }));
     assert_eq!(error.to_string(), "DB_MIN_IDLE 5 is more than DB_POOL_SIZE 4");
+}
+
+/// Somebody waits for the only connection, and has it before he is polled.
+#[tokio::test]
+async fn pg_04_a_connection_goes_from_hand_to_hand_past_bb8_while_callers_wait() {
+    let server = testkit::postgres().await;
+    let pool = exactly(1, &server.url());
+    testkit::until(Duration::from_secs(20), || pool.health().state == HealthState::Up).await;
+    let lease = pool.acquire().await.unwrap();
+    let first = pid(&lease).await;
+    let asked = || pool.0.slots.state().statistics.get_started;
+    let before = asked();
+    let mut waiting = Box::pin(pool.acquire());
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    drop(lease);
+    let stats = pool.stats();
+    assert_eq!((stats.checked_in, stats.checked_out), (0, 1), "it was idle in between");
+    let lease = waiting.await.unwrap();
+    assert_eq!((pid(&lease).await, asked()), (first, before));
+    assert_eq!(pool.snapshot().holders.len(), 1);
+
+    // One who goes away before he knows of it leaves it to the others.
+    let mut gone = Box::pin(pool.acquire());
+    let mut waiting = Box::pin(pool.acquire());
+    assert!(futures_util::poll!(&mut gone).is_pending() && futures_util::poll!(&mut waiting).is_pending());
+    drop(lease);
+    drop(gone);
+    let lease = waiting.await.unwrap();
+    assert_eq!((pid(&lease).await, asked()), (first, before));
+    let mut gone = Box::pin(pool.acquire());
+    assert!(futures_util::poll!(&mut gone).is_pending());
+    drop((lease, gone));
+    bb8_has(&pool, 1, 1).await;
+    let stats = pool.stats();
+    assert_eq!((stats.checked_in, stats.checked_out, stats.total_connections), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn pg_08_one_that_ends_on_its_way_from_hand_to_hand_is_replaced_without_a_check() {
+    let server = testkit::postgres().await;
+    let config = PgConfig {
+        url: Some(server.url().into()),
+        size: 1,
+        overflow: 0,
+        pre_ping: false,
+        ..PgConfig::default()
+    };
+    let pool = PgPool::open(config).unwrap();
+    let lease = pool.acquire().await.unwrap();
+    let dead = pid(&lease).await;
+    let mut waiting = Box::pin(pool.acquire());
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    drop(lease);
+    let link = pool.0.state.lock().links().pop().expect("it is on its way");
+    server.admin_query(&format!("SELECT pg_terminate_backend({dead}, 5000)")).await;
+    testkit::until(Duration::from_secs(20), || link.ended.load(Ordering::Acquire)).await;
+    let lease = waiting.await.expect("a new one");
+    assert_ne!(pid(&lease).await, dead);
+    assert_eq!(closed(&pool, "peer"), 1);
+    assert_eq!(pool.stats().total_connections, 1);
 }

@@ -228,6 +228,7 @@ async fn when_the_timekeeper_dies_everybody_keeps_the_time_alone() {
 }
 
 /// What goes from hand to hand with its place, and gives that up when it is dropped.
+#[derive(Debug)]
 struct Baton(Arc<Admission<Baton>>);
 
 impl Drop for Baton {
@@ -278,7 +279,7 @@ async fn a_place_that_is_owed_is_not_handed_on() {
     let mut waiter = Box::pin(take(&gate, Duration::from_secs(60)));
     assert!(futures_util::poll!(&mut waiter).is_pending());
     gate.resize(0);
-    let baton = gate.hand(baton).err().expect("one more inside than there are places");
+    let baton = gate.hand(baton).expect_err("one more inside than there are places");
     drop(baton);
     assert!(futures_util::poll!(&mut waiter).is_pending());
     gate.resize(1);

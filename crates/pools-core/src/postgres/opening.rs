@@ -57,9 +57,17 @@ impl Shared {
         if old.is_none() && pool.state.lock().is_draining() {
             return Err(PgError::Closed);
         }
-        let refused =
-            |cause| PgError::Open { waited: started.saturating_duration_since(errand.began), cause };
-        let Patience { latest, silence } = Patience::of(&pool, errand, started).map_err(refused)?;
+        let Patience { latest, silence } = match Patience::of(&pool, errand, started) {
+            Ok(patience) => patience,
+            Err(cause) => {
+                if let Some((conn, reason)) = old {
+                    // It has a server process, and therefore its place, until that is gone.
+                    Parts { conn, home: Home::Place(place) }.close_in_background(reason);
+                }
+                let waited = started.saturating_duration_since(errand.began);
+                return Err(PgError::Open { waited, cause });
+            }
+        };
         pool.clone().spawn("open", async move {
             let result = pool.open_in(place, old, errand.limit).await;
             // Not taken, also when the caller goes between the send and its receipt: dropped with the channel,

@@ -209,6 +209,25 @@ async fn pg_11_who_waited_for_a_place_meanwhile_hears_so_at_once() {
     drop(pool.acquire().await.expect("it recovered"));
 }
 
+/// Refused after his check, a caller leaves nothing of the connection that he checked.
+#[tokio::test]
+async fn pg_11_the_connection_of_who_is_refused_for_the_servers_silence_is_closed_and_counted_no_longer() {
+    let server = testkit::postgres().await;
+    let pool = open(PgConfig { connect_timeout: secs(2), ..exactly(2, &server) });
+    ready(&pool).await;
+    let lease = pool.acquire().await.unwrap();
+    server.freeze();
+    let give_back = async {
+        tokio::time::sleep(ms(1_500)).await;
+        drop(lease);
+    };
+    // The first finds out by connecting, the second by the check of what was given back meanwhile.
+    let (first, second, ()) = tokio::join!(pool.acquire(), pool.acquire(), give_back);
+    assert!(first.is_err() && second.is_err(), "{first:?} {second:?}");
+    testkit::until(secs(20), || pool.stats().total_connections == 0).await;
+    server.thaw();
+}
+
 #[tokio::test]
 async fn pg_12_a_connection_is_never_handed_out_past_its_age() {
     let server = testkit::postgres().await;

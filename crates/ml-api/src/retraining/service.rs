@@ -151,13 +151,15 @@ impl RetrainingService {
         }
     }
 
-    /// Two looks that overlap may leave the older model here; the next one, a second later, sees that.
+    /// Two looks that overlap may leave the older model here; the next one, a second later, sees that. Of two that
+    /// bring the same model the first counts.
     async fn look(&self) -> Result<(), RetrainingError> {
         // A starting model has a number but is not stored: the stored one of this number may be another's.
         let ours = self.risk.in_use().ok().and_then(|in_use| in_use.stored_as);
-        if let Some((trained, stored_as)) = self.store()?.other_than(ours).await? {
+        if let Some((trained, stored_as)) = self.store()?.other_than(ours).await?
+            && self.risk.install(Arc::new(trained), stored_as)
+        {
             tracing::info!(version = stored_as.version, "model taken into use");
-            self.risk.install(Arc::new(trained), stored_as);
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ use super::{
     state::{Effects, Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
+    wakes::Driven,
     wire::{Socket, Stream, Wire},
 };
 
@@ -268,6 +269,7 @@ async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
     let handshake = builder.handshake(TokioIo::new(socket)).await;
     // HTTP/1 has no handshake: hyper only allocates here.
     let Ok((send, connection)) = handshake else { return };
+    let connection = Driven::new(connection, Arc::clone(&wire.task));
     let Some(ended) = occupied.opened(Send::Http1(send), wire, forward) else { return };
     tokio::select! {
         biased;

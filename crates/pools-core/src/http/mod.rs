@@ -57,6 +57,7 @@ mod stats;
 mod target;
 mod upload;
 mod upstream;
+mod wakes;
 mod wire;
 
 use std::{

@@ -66,6 +66,16 @@ struct Coming {
 }
 
 impl Coming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let task = &self.upload.wire.task;
+        let (polled, woken) = task.hush(|| Pin::new(&mut self.body).poll_frame(cx));
+        // To send the next piece, if there is one.
+        if woken && !self.body.is_end_stream() {
+            task.poll_again();
+        }
+        polled
+    }
+
     /// The body has ended.
     fn finish(self) {
         if !self.reusable {
@@ -103,23 +113,23 @@ impl Coming {
 
     async fn drain(mut self) {
         // Cut short, the lease is dropped in the middle of its exchange, which closes the connection.
-        if timeout(DRAIN_TIME, drain(&mut self.body)).await == Ok(true) {
+        if timeout(DRAIN_TIME, self.is_soon_over()).await == Ok(true) {
             self.finish();
         }
     }
-}
 
-/// Whether the end was reached within the limit.
-async fn drain(body: &mut Incoming) -> bool {
-    let mut bytes = 0;
-    loop {
-        match std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
-            None => return true,
-            Some(Err(_)) => return false,
-            Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
-        }
-        if bytes > DRAIN_BYTES {
-            return false;
+    /// Whether the end is reached within the limit.
+    async fn is_soon_over(&mut self) -> bool {
+        let mut bytes = 0;
+        loop {
+            match std::future::poll_fn(|cx| self.poll_frame(cx)).await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+            }
+            if bytes > DRAIN_BYTES {
+                return false;
+            }
         }
     }
 }
@@ -269,7 +279,7 @@ impl Answer {
     /// The next piece as it came over the wire.
     fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, HttpError>> {
         while let Some(coming) = &mut self.coming {
-            let Poll::Ready(frame) = Pin::new(&mut coming.body).poll_frame(cx) else {
+            let Poll::Ready(frame) = coming.poll_frame(cx) else {
                 let late = ready!(self.poll_late(cx));
                 return Poll::Ready(Err(self.fail(CloseReason::Unfinished, late)));
             };

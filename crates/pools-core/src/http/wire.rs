@@ -22,6 +22,8 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::wakes::{Readiness, Task};
+
 /// Instants do not fit into an atomic; nanoseconds since this one do.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -32,6 +34,8 @@ pub(super) struct Wire {
     written: AtomicU64,
     written_at: AtomicU64,
     moved_at: AtomicU64,
+    /// Of an HTTP/1 connection.
+    pub(super) task: Arc<Task>,
 }
 
 impl Wire {
@@ -114,12 +118,13 @@ impl Stream {
 pub(super) struct Socket {
     stream: Stream,
     wire: Arc<Wire>,
+    readiness: Readiness,
 }
 
 impl Socket {
     pub(super) fn new(stream: Stream) -> (Self, Arc<Wire>) {
         let wire = Arc::new(Wire::default());
-        (Self { stream, wire: Arc::clone(&wire) }, wire)
+        (Self { stream, wire: Arc::clone(&wire), readiness: Readiness::new() }, wire)
     }
 
     fn wrote(&self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
@@ -143,7 +148,7 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let result = this.stream.io().poll_read(cx, buf);
+        let result = this.readiness.poll(cx, |cx| this.stream.io().poll_read(cx, buf));
         let bytes = buf.filled().len() - before;
         if bytes > 0 {
             this.wire.did_read(bytes);

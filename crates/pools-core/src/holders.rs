@@ -59,7 +59,16 @@ pub(crate) struct Record {
 impl Record {
     /// Acquired at `site`, for the request of the current task if there is one.
     pub(crate) fn new(site: &'static Location<'static>, since: Instant) -> Self {
-        Self { site, request_id: telemetry::request_id(), since, reported: false, shared: false }
+        Self::for_request(site, telemetry::request_id(), since)
+    }
+
+    /// Acquired at `site` for a request, of which this is not the task.
+    pub(crate) fn for_request(
+        site: &'static Location<'static>,
+        request_id: Option<RequestId>,
+        since: Instant,
+    ) -> Self {
+        Self { site, request_id, since, reported: false, shared: false }
     }
 
     /// Acquired for many, of whom the first stood at `site`.

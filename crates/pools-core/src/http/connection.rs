@@ -29,14 +29,14 @@ use tokio::{
 };
 
 use super::{
-    Inner, PoolState, Waiter,
+    Inner, PoolEffects, PoolState,
     error::Failure,
     multiplex,
     proxy::Forward,
-    state::{Effects, Pooled, SlotId, Streams},
+    state::{Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
-    wakes::Driven,
+    wakes::{Driven, Task},
     wire::{Socket, Stream, Wire},
 };
 
@@ -50,7 +50,7 @@ const READY_TIME: Duration = Duration::from_secs(1);
 /// What requests are handed to.
 #[derive(Debug)]
 pub(super) enum Send {
-    Http1(http1::SendRequest<Upload>),
+    Http1(http1::SendRequest<Upload>, Arc<Task>),
     Http2(http2::SendRequest<Upload>, Arc<Sharing>),
 }
 
@@ -105,7 +105,7 @@ impl Conn {
     /// Whether a request can be handed over: the last exchange may be complete for its caller a moment before hyper is ready for the
     /// next. `None` when that takes too long.
     pub(super) async fn ready(&mut self) -> Option<hyper::Result<()>> {
-        let Send::Http1(send) = &mut self.send else { return Some(Ok(())) };
+        let Send::Http1(send, _) = &mut self.send else { return Some(Ok(())) };
         let mut latest = None;
         poll_fn(|cx| {
             if let Poll::Ready(ready) = send.poll_ready(cx) {
@@ -125,7 +125,7 @@ impl Pooled for Box<Conn> {
 
     fn is_live(&self) -> bool {
         match &self.send {
-            Send::Http1(send) => !send.is_closed(),
+            Send::Http1(send, _) => !send.is_closed(),
             Send::Http2(send, _) => !send.is_closed(),
         }
     }
@@ -136,7 +136,7 @@ impl Pooled for Box<Conn> {
 
     fn streams(&self) -> Option<Streams> {
         match &self.send {
-            Send::Http1(_) => None,
+            Send::Http1(..) => None,
             Send::Http2(_, sharing) => Some(sharing.get()),
         }
     }
@@ -189,12 +189,9 @@ pub(super) struct Occupied {
 
 impl Occupied {
     /// Tells the pool what has become of the connection.
-    pub(super) fn apply(
-        &self,
-        transition: impl FnOnce(&mut PoolState, SlotId, Instant) -> Effects<Box<Conn>, Waiter>,
-    ) {
+    pub(super) fn apply(&self, transition: impl FnOnce(&mut PoolState, SlotId, Instant, &mut PoolEffects)) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.apply(|state, now| transition(state, self.slot, now));
+            pool.apply(|state, now, fx| transition(state, self.slot, now, fx));
         }
     }
 
@@ -224,7 +221,7 @@ impl Occupied {
             _alive: Some(alive),
         });
         let expires = pool.expiry(&conn, now);
-        pool.apply(|state, now| state.opened(conn, expires, now));
+        pool.apply(|state, now, fx| state.opened(conn, expires, now, fx));
         Some(ended)
     }
 
@@ -235,7 +232,7 @@ impl Occupied {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.apply(|state, slot, now| state.ended(slot, now));
+        self.apply(|state, slot, now, fx| state.ended(slot, now, fx));
     }
 }
 
@@ -252,7 +249,7 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
         Ok(opened) => opened,
         Err(cause) => {
             tracing::debug!(host = %key, error = %cause, "no connection");
-            return pool.apply(|state, now| state.open_failed(slot, &Failure::Open(cause), now));
+            return pool.apply(|state, now, fx| state.open_failed(slot, &Failure::Open(cause), now, fx));
         }
     };
     drop(pool);
@@ -264,13 +261,14 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
 
 async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
     let (socket, wire) = Socket::new(stream);
+    let task = Arc::new(Task::default());
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_HEAD as usize);
-    let handshake = builder.handshake(TokioIo::new(socket)).await;
+    let handshake = builder.handshake(TokioIo::new(socket.driven_by(&task))).await;
     // HTTP/1 has no handshake: hyper only allocates here.
     let Ok((send, connection)) = handshake else { return };
-    let connection = Driven::new(connection, Arc::clone(&wire.task));
-    let Some(ended) = occupied.opened(Send::Http1(send), wire, forward) else { return };
+    let connection = Driven::new(connection, Arc::clone(&task));
+    let Some(ended) = occupied.opened(Send::Http1(send, task), wire, forward) else { return };
     tokio::select! {
         biased;
         // Errors are told to the request under way; without one there is nobody to tell.

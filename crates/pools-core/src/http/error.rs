@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{multiplex::h2_error, proxy::ProxyError, redirect::RedirectError, upload::UploadError};
-use crate::holders::Holder;
+use crate::{holders::Holder, stats::Outcome};
 
 /// Where a failed request was going, and with which attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,17 @@ pub(super) enum Failure {
     Closed,
     /// Its deadline has passed.
     Late,
+}
+
+impl Failure {
+    /// What its wait is counted as.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Open(_) => Outcome::OpenFailed,
+            Self::Closed => Outcome::Refused,
+            Self::Late => Outcome::Timeout,
+        }
+    }
 }
 
 /// Why a request failed.

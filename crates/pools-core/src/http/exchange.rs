@@ -110,7 +110,7 @@ impl RequestBuilder {
         let read_before = upload.wire.read();
         let forward = lease.conn().forward.clone();
         let mut sent = pin!(match &mut lease.conn().send {
-            Send::Http1(send) =>
+            Send::Http1(send, _) =>
                 Either::Left(send.try_send_request(self.message(target, forward.as_deref()))),
             Send::Http2(send, _) => Either::Right(send.try_send_request(self.multiplexed(target, &upload))),
         });

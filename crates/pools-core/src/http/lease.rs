@@ -8,7 +8,7 @@ use std::{panic::Location, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Inner, PoolState,
+    Inner, PoolEffects, PoolState,
     connection::Conn,
     error::{Failure, HttpError},
     state::{Acquired, Ask, Effects, Granted, Return, Ticket},
@@ -19,18 +19,29 @@ use crate::{
     holders::{Leases, Record},
     pool::PoolKind,
     stats::{CloseReason, Outcome},
+    telemetry::{self, RequestId},
 };
 
-/// Told once: a lease, or why there is none.
+/// Told once: a lease, or why there is none. Whoever takes it out of the queue counts how its wait ended.
 #[derive(Debug)]
 pub(super) struct Waiter {
     tell: oneshot::Sender<Result<Lease, Failure>>,
+    started: Instant,
     site: &'static Location<'static>,
+    request_id: Option<RequestId>,
+    held: Option<Held>,
 }
 
 impl Waiter {
     pub(super) fn site(&self) -> &'static Location<'static> {
         self.site
+    }
+
+    /// It has a connection from now on, under the lock that gave it.
+    fn enter(&mut self, state: &mut PoolState, now: Instant) {
+        state.tally.acquired(now.saturating_duration_since(self.started));
+        let record = Record::for_request(self.site, self.request_id.take(), now);
+        self.held = Some(Held::enter(state, record, now));
     }
 }
 
@@ -67,8 +78,8 @@ struct Held {
 }
 
 impl Held {
-    fn enter(state: &mut PoolState, site: &'static Location<'static>, since: Instant) -> Self {
-        Self { entry: state.holders.insert(Record::new(site, since)), since }
+    fn enter(state: &mut PoolState, record: Record, since: Instant) -> Self {
+        Self { entry: state.holders.insert(record), since }
     }
 
     fn leave(self, state: &mut PoolState, now: Instant) -> Record {
@@ -126,7 +137,7 @@ impl Lease {
     pub(super) fn stale(mut self, key: &Key) {
         let idle_since = self.conn().idle_since;
         self.give_back(|_, _, _| Return::Close(CloseReason::Peer));
-        self.pool.apply(|state, now| state.invalidate(key, idle_since, now));
+        self.pool.apply(|state, now, fx| state.invalidate(key, idle_since, now, fx));
     }
 
     fn give_back(&mut self, fate: impl FnOnce(&Inner, &Conn, Instant) -> Return) {
@@ -135,9 +146,9 @@ impl Lease {
         let fate = fate(&self.pool, &conn, now);
         conn.idle_since = now;
         let held = self.held.take();
-        let record = self.pool.apply_with(|state| {
-            let record = held.map(|held| held.leave(state, now));
-            (record, state.give_back(conn, fate, now))
+        let record = self.pool.apply_at(now, |state, fx| {
+            state.give_back(conn, fate, now, fx);
+            held.map(|held| held.leave(state, now))
         });
         if let Some(record) = record {
             record.returned(PoolKind::Http);
@@ -158,20 +169,22 @@ impl Drop for Lease {
     }
 }
 
-/// A caller in the queue: leaves it when he goes away, and is counted in whatever way his wait ends.
+/// A caller in the queue: leaves it when he goes away. With a connection on its way to him he has been served: the lease is
+/// given back unused.
 struct Queued<'a> {
     pool: &'a Arc<Inner>,
     started: Instant,
     /// `None` when he was told something.
     ticket: Option<Ticket>,
-    outcome: Outcome,
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.pool.recorder.acquired(self.outcome, self.started.elapsed());
-        if let Some(ticket) = self.ticket {
-            self.pool.apply(|state, now| state.leave(ticket, now));
+        let Some(ticket) = self.ticket else { return };
+        let now = Instant::now();
+        if self.pool.apply_at(now, |state, fx| state.leave(ticket, now, fx)) {
+            let waited = now.saturating_duration_since(self.started);
+            self.pool.recorder.acquired(Outcome::Cancelled, waited);
         }
     }
 }
@@ -199,17 +212,17 @@ impl Inner {
             Err(error)
         };
         let mut waiting = None;
-        let (acquired, held) = self.apply_with(|state| {
-            let (acquired, effects) = state.acquire(key, ask, now, deadline, || {
+        let (acquired, held) = self.apply_at(now, |state, fx| {
+            let acquired = state.acquire(key, ask, now, deadline, fx, || {
                 let (tell, told) = oneshot::channel();
                 waiting = Some(told);
-                Waiter { tell, site }
+                Waiter { tell, started: now, site, request_id: telemetry::request_id(), held: None }
             });
             let held = matches!(acquired, Acquired::Granted(_)).then(|| {
                 state.tally.acquired(Duration::ZERO);
-                Held::enter(state, site, now)
+                Held::enter(state, Record::new(site, now), now)
             });
-            ((acquired, held), effects)
+            (acquired, held)
         });
         let ticket = match acquired {
             Acquired::Granted(granted) => return Ok(Lease::new(self, granted, held)),
@@ -219,67 +232,65 @@ impl Inner {
             Acquired::Closed => return refused(Outcome::Refused, HttpError::Closed { host: host() }),
             Acquired::Queued(ticket) => ticket,
         };
-        let mut queued =
-            Queued { pool: self, started: now, ticket: Some(ticket), outcome: Outcome::Cancelled };
+        let mut queued = Queued { pool: self, started: now, ticket: Some(ticket) };
         let told = waiting.expect("BUG: a queued caller has made its handle").await;
         queued.ticket = None;
-        let (outcome, error) = match told.unwrap_or(Err(Failure::Closed)) {
-            Ok(mut lease) => {
-                queued.outcome = Outcome::Ok;
-                lease.held = Some(Held::enter(&mut self.state.lock(), site, Instant::now()));
-                return Ok(lease);
-            }
-            Err(Failure::Open(cause)) => {
-                (Outcome::OpenFailed, HttpError::Open { host: host(), attempt: order.attempt, cause })
-            }
-            Err(Failure::Closed) => (Outcome::Refused, HttpError::Closed { host: host() }),
+        Err(match told.unwrap_or(Err(Failure::Closed)) {
+            Ok(lease) => return Ok(lease),
+            Err(Failure::Open(cause)) => HttpError::Open { host: host(), attempt: order.attempt, cause },
+            Err(Failure::Closed) => HttpError::Closed { host: host() },
             Err(Failure::Late) => {
                 let (busy, opening) = self.state.lock().busy(key);
                 let longest = self.longest().map(Box::new);
-                let waited = now.elapsed();
-                (Outcome::Timeout, HttpError::Wait { host: host(), waited, busy, opening, longest })
+                HttpError::Wait { host: host(), waited: now.elapsed(), busy, opening, longest }
             }
-        };
-        queued.outcome = outcome;
-        Err(error)
+        })
     }
 
     /// Closes what is idle for too long; says when to come again.
     pub(super) fn expire(self: &Arc<Self>) -> Option<Instant> {
         let now = Instant::now();
-        self.apply_with(|state| {
-            let (effects, next) = state.expire(now);
-            (next, effects)
-        })
+        self.apply_at(now, |state, fx| state.expire(now, fx))
     }
 
     /// Makes a transition and carries out its effects.
     pub(super) fn apply(
         self: &Arc<Self>,
-        transition: impl FnOnce(&mut PoolState, Instant) -> Effects<Box<Conn>, Waiter>,
+        transition: impl FnOnce(&mut PoolState, Instant, &mut PoolEffects),
     ) {
         let now = Instant::now();
-        self.apply_with(|state| ((), transition(state, now)));
+        self.apply_at(now, |state, fx| transition(state, now, fx));
     }
 
-    /// The same, with a result.
-    fn apply_with<T>(
+    /// The same at a time that is known, with a result.
+    fn apply_at<T>(
         self: &Arc<Self>,
-        transition: impl FnOnce(&mut PoolState) -> (T, Effects<Box<Conn>, Waiter>),
+        now: Instant,
+        transition: impl FnOnce(&mut PoolState, &mut PoolEffects) -> T,
     ) -> T {
-        let (result, effects) = transition(&mut self.state.lock());
-        self.carry_out(effects);
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let result = transition(&mut state, &mut effects);
+        for (waiter, _) in effects.handed.iter_mut().chain(&mut effects.grants) {
+            waiter.enter(&mut state, now);
+        }
+        drop(state);
+        if !effects.is_nothing() {
+            self.carry_out(effects, now);
+        }
         result
     }
 
-    fn carry_out(self: &Arc<Self>, effects: Effects<Box<Conn>, Waiter>) {
-        let Effects { grants, failures, dials, closes, pause, reap, emptied } = effects;
+    fn carry_out(self: &Arc<Self>, effects: PoolEffects, now: Instant) {
+        let Effects { handed, grants, failures, dials, closes, pause, reap, emptied } = effects;
         drop(closes);
-        for (waiter, granted) in grants {
+        for (Waiter { tell, held, .. }, granted) in handed.into_iter().chain(grants) {
             // A caller who has just gone hands the lease back to us, and its drop serves the next.
-            drop(waiter.tell.send(Ok(Lease::new(self, granted, None))));
+            drop(tell.send(Ok(Lease::new(self, granted, held))));
         }
         for (waiter, failure) in failures {
+            let waited = now.saturating_duration_since(waiter.started);
+            self.recorder.acquired(failure.outcome(), waited);
             drop(waiter.tell.send(Err(failure)));
         }
         for (slot, key) in dials {

@@ -100,7 +100,7 @@ use self::{
     manager::Dialer,
     multiplex::Multiplex,
     resolver::Dns,
-    state::{SlotId, State},
+    state::{Effects, SlotId, State},
     target::Key,
 };
 use crate::{
@@ -117,6 +117,7 @@ const STREAMS: &str = "pools_http_streams";
 const STALE_RETRIES: &str = "pools_http_stale_retries_total";
 
 type PoolState = State<Box<Conn>, Waiter>;
+type PoolEffects = Effects<Box<Conn>, Waiter>;
 
 /// The pool. Clones share the same connections.
 #[derive(Clone)]
@@ -249,7 +250,7 @@ impl Leases for Inner {
 
 impl Inner {
     async fn drain(self: &Arc<Self>, deadline: Instant) -> Drained {
-        self.apply(|state, _| state.drain());
+        self.apply(|state, _, fx| state.drain(fx));
         let emptied = timeout_at(deadline, async {
             loop {
                 let notified = self.emptied.notified();
@@ -266,7 +267,7 @@ impl Inner {
             let waiting = state.waiting().map(Waiter::site);
             cut.extend(waiting.map(|site| format!("waiting request of {}:{}", site.file(), site.line())));
         }
-        self.apply(|state, now| state.cut(now));
+        self.apply(|state, now, fx| state.cut(now, fx));
         // Whoever listens has ended; connections in use do not listen and are closed here.
         self.tasks.shutdown(Instant::now()).await;
         Drained { cut }
@@ -286,7 +287,7 @@ impl Inner {
         self.spawn("http dial pause", async move {
             sleep_until(at).await;
             if let Some(pool) = pool.upgrade() {
-                pool.apply(|state, now| state.wake(&key, now));
+                pool.apply(|state, now, fx| state.wake(&key, now, fx));
             }
         });
     }

@@ -105,7 +105,7 @@ impl Task<'_> {
                     tracing::debug!(%error, "HTTP/2 connection ended");
                 }
                 self.connection = None;
-                self.occupied.apply(|state, slot, now| state.retire(slot, now));
+                self.occupied.apply(|state, slot, now, fx| state.retire(slot, now, fx));
                 continue;
             }
             // A request just taken has made a future, which was not polled yet.
@@ -127,7 +127,7 @@ impl Task<'_> {
         let streams = Streams { limit, settled: true };
         if self.sharing.get() != streams {
             self.sharing.set(streams);
-            self.occupied.apply(|state, slot, now| state.settled(slot, streams, now));
+            self.occupied.apply(|state, slot, now, fx| state.settled(slot, streams, now, fx));
         }
     }
 }

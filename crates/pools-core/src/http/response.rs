@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use super::{
+    connection::Send,
     decoding::Decoder,
     error::{At, HttpError},
     head::Said,
@@ -67,7 +68,9 @@ struct Coming {
 
 impl Coming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let task = &self.upload.wire.task;
+        let Send::Http1(_, task) = &self.lease.conn_ref().send else {
+            return Pin::new(&mut self.body).poll_frame(cx);
+        };
         let (polled, woken) = task.hush(|| Pin::new(&mut self.body).poll_frame(cx));
         // To send the next piece, if there is one.
         if woken && !self.body.is_end_stream() {

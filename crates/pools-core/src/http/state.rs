@@ -11,7 +11,7 @@
 //!
 //! A connection takes its place from the moment its dial starts until its task has closed the socket ([`State::ended`]),
 //! so the peer never sees more than the cap. Every transition moves the counters, the [`Recorder`] and the state
-//! together and returns [`Effects`], which the caller carries out after it has let go of the lock.
+//! together and adds to the [`Effects`], which the caller carries out after it has let go of the lock.
 //!
 //! **Order.** Waiters have tickets; the smallest is served first. Whoever was handed a dead connection takes a
 //! negative ticket, which is the front. A returned connection goes to the first waiter, never to a newcomer.
@@ -25,6 +25,7 @@
 //! fewer, or one fewer and an older waiter: shares become equal, nobody starves, and nothing oscillates.
 
 mod model;
+mod queue;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,10 @@ use tokio::time::Instant;
 pub(super) use self::model::{
     Acquired, Ask, Effects, Granted, Limits, Pooled, Return, SlotId, Streams, Ticket,
 };
-use self::model::{Host, Place, Shared, Sharing, Slot, Waiter, count};
+use self::{
+    model::{Host, Place, Shared, Sharing, Slot, count},
+    queue::Waiter,
+};
 use super::{error::Failure, target::Key};
 use crate::{
     holders::Record,
@@ -106,59 +110,57 @@ impl<C: Pooled, W> State<C, W> {
         ask: Ask,
         now: Instant,
         deadline: Instant,
+        fx: &mut Effects<C, W>,
         handle: impl FnOnce() -> W,
-    ) -> (Acquired<C>, Effects<C, W>) {
-        let mut fx = Effects::default();
+    ) -> Acquired<C> {
         if self.phase == Phase::Closed || (self.phase == Phase::Draining && ask == Ask::Any) {
-            return (Acquired::Closed, fx);
+            return Acquired::Closed;
         }
         let id = self.host(key);
         let reuses = ask != Ask::Fresh || matches!(self.hosts[id].sharing, Sharing::Shared(_));
         if self.hosts[id].waiters.is_empty()
             && reuses
-            && let Some(conn) = self.take(id, now, &mut fx)
+            && let Some(conn) = self.take(id, now, fx)
         {
-            return (Acquired::Granted(Granted { conn, reused: true }), fx);
+            return Acquired::Granted(Granted { conn, reused: true });
         }
         // Whoever has a dial of his own does not stand in the queue. A retry was let in before: refusing it now
         // would turn a lost race into an error.
         let waiting = self.hosts[id].in_line(self.limits.per_host);
         if waiting as usize >= self.limits.queue && ask == Ask::Any && !self.has_room(id, now) {
-            self.tidy(id, &mut fx);
-            return (Acquired::QueueFull { waiting }, fx);
+            self.tidy(id, fx);
+            return Acquired::QueueFull { waiting };
         }
         let number = self.ticket(ask);
-        let waiter = Waiter { handle: handle(), fresh: ask == Ask::Fresh, deadline };
-        self.hosts[id].waiters.insert(number, waiter);
-        self.reap_by(deadline, &mut fx);
-        self.plan(id, now, &mut fx);
-        (Acquired::Queued(Ticket { host: id, number }), fx)
+        let waiter = Waiter { number, handle: handle(), fresh: ask == Ask::Fresh, deadline };
+        self.hosts[id].waiters.join(waiter);
+        self.reap_by(deadline, fx);
+        self.plan(id, now, fx);
+        Acquired::Queued(Ticket { host: id, number })
     }
 
-    /// A waiter goes away. Its dial goes on and serves the next. Nothing happens if it was served already.
-    pub(super) fn leave(&mut self, ticket: Ticket, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
+    /// A waiter goes away. Its dial goes on and serves the next. Says whether it still waited; else nothing happens.
+    pub(super) fn leave(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects<C, W>) -> bool {
         // Numbers are unique: another host that has meanwhile taken this index does not have this one.
-        if let Some(host) = self.hosts.get_mut(ticket.host)
-            && host.waiters.remove(&ticket.number).is_some()
-        {
+        let host = self.hosts.get_mut(ticket.host);
+        let waited = host.and_then(|host| host.waiters.leave(ticket.number)).is_some();
+        if waited {
             self.rank(ticket.host, now);
-            self.tidy(ticket.host, &mut fx);
+            self.tidy(ticket.host, fx);
         }
-        fx
+        waited
     }
 
     /// The dial for `conn.slot()` has succeeded.
-    pub(super) fn opened(&mut self, conn: C, expires: Instant, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
-        let Some(id) = self.host_of(conn.slot()) else { return fx };
+    pub(super) fn opened(&mut self, conn: C, expires: Instant, now: Instant, fx: &mut Effects<C, W>) {
+        let Some(id) = self.host_of(conn.slot()) else { return };
         let host = &mut self.hosts[id];
         host.backoff.reset();
         host.retry_at = None;
         let streams = conn.streams();
         host.sharing = streams.map_or(Sharing::Single, Sharing::Shared);
         match host.waiters.pop_first() {
-            Some((_, waiter)) => {
+            Some(waiter) => {
                 let slot = conn.slot();
                 let conn = if streams.is_some() {
                     let handle = conn.share();
@@ -168,88 +170,90 @@ impl<C: Pooled, W> State<C, W> {
                     conn
                 };
                 self.move_to(slot, Place::Leased);
-                fx.grants.push((waiter.handle, Granted { conn, reused: false }));
+                fx.handed = Some((waiter.handle, Granted { conn, reused: false }));
             }
-            None => self.park(id, conn, expires, now, &mut fx),
+            None => self.park(id, conn, expires, now, fx),
         }
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// The dial for `slot` has failed. Without any connection to the host, everybody who waits for one is told;
     /// otherwise those that exist go on serving, and the next dial waits a little.
-    pub(super) fn open_failed(&mut self, slot: SlotId, failure: &Failure, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
-        let Some(id) = self.remove(slot) else { return fx };
+    pub(super) fn open_failed(
+        &mut self,
+        slot: SlotId,
+        failure: &Failure,
+        now: Instant,
+        fx: &mut Effects<C, W>,
+    ) {
+        let Some(id) = self.remove(slot) else { return };
         let host = &mut self.hosts[id];
         if host.leased == 0 && host.idle.is_empty() {
             let waiters = std::mem::take(&mut host.waiters);
-            fx.failures.extend(waiters.into_values().map(|waiter| (waiter.handle, failure.clone())));
+            fx.failures.extend(waiters.into_iter().map(|waiter| (waiter.handle, failure.clone())));
         } else if host.retry_at.is_none_or(|at| at <= now) {
             let at = now + host.backoff.fail();
             host.retry_at = Some(at);
             fx.pause = Some((host.key.clone(), at));
         }
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// The pause of a host is over.
-    pub(super) fn wake(&mut self, key: &Key, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
+    pub(super) fn wake(&mut self, key: &Key, now: Instant, fx: &mut Effects<C, W>) {
         if let Some(id) = self.names.get(key).copied() {
-            self.plan(id, now, &mut fx);
+            self.plan(id, now, fx);
         }
-        fx
     }
 
     /// A lease has ended.
-    pub(super) fn give_back(&mut self, conn: C, fate: Return, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
+    pub(super) fn give_back(&mut self, conn: C, fate: Return, now: Instant, fx: &mut Effects<C, W>) {
         // Its task may have closed the socket and given up the place already.
         let Some(id) = self.host_of(conn.slot()) else {
             fx.closes.push(conn);
-            return fx;
+            return;
         };
         if let Some(at) = self.shared_at(id, conn.slot()) {
-            self.release(id, at, fate, now, &mut fx);
+            self.release(id, at, fate, now, fx);
             fx.closes.push(conn);
-            self.plan(id, now, &mut fx);
-            return fx;
+            self.plan(id, now, fx);
+            return;
         }
         match fate {
             Return::Reusable { .. } if !conn.is_live() => {
-                self.close(conn, CloseReason::Peer, &mut fx);
+                self.close(conn, CloseReason::Peer, fx);
             }
             Return::Reusable { .. } if self.yields(id) => {
-                self.close(conn, CloseReason::Evicted, &mut fx);
+                self.close(conn, CloseReason::Evicted, fx);
             }
             Return::Reusable { expires } => match self.first_reusing(id) {
-                Some(waiter) => fx.grants.push((waiter, Granted { conn, reused: true })),
-                None => self.park(id, conn, expires, now, &mut fx),
+                Some(waiter) => fx.handed = Some((waiter, Granted { conn, reused: true })),
+                None => self.park(id, conn, expires, now, fx),
             },
-            Return::Close(reason) => self.close(conn, reason, &mut fx),
+            Return::Close(reason) => self.close(conn, reason, fx),
         }
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// The peer had closed a connection that was idle since then: those that were idle for at least as long go too.
-    pub(super) fn invalidate(&mut self, key: &Key, idle_since: Instant, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
-        let Some(id) = self.names.get(key).copied() else { return fx };
+    pub(super) fn invalidate(
+        &mut self,
+        key: &Key,
+        idle_since: Instant,
+        now: Instant,
+        fx: &mut Effects<C, W>,
+    ) {
+        let Some(id) = self.names.get(key).copied() else { return };
         while self.hosts[id].idle.first().is_some_and(|idle| idle.since <= idle_since) {
             let idle = self.hosts[id].idle.remove(0);
-            self.close(idle.conn, CloseReason::Invalidated, &mut fx);
+            self.close(idle.conn, CloseReason::Invalidated, fx);
         }
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// The task of a connection has closed the socket: its place is free.
-    pub(super) fn ended(&mut self, slot: SlotId, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
-        let Some(id) = self.host_of(slot) else { return fx };
+    pub(super) fn ended(&mut self, slot: SlotId, now: Instant, fx: &mut Effects<C, W>) {
+        let Some(id) = self.host_of(slot) else { return };
         match self.slots[slot.index].place {
             Place::Closing => {}
             Place::Leased => {
@@ -268,54 +272,48 @@ impl<C: Pooled, W> State<C, W> {
             }
         }
         self.remove(slot);
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// The peer has said how far the connection can be shared.
-    pub(super) fn settled(&mut self, slot: SlotId, streams: Streams, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
-        let Some(id) = self.host_of(slot) else { return fx };
+    pub(super) fn settled(&mut self, slot: SlotId, streams: Streams, now: Instant, fx: &mut Effects<C, W>) {
+        let Some(id) = self.host_of(slot) else { return };
         self.hosts[id].sharing = Sharing::Shared(streams);
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// The peer takes no new request on this connection; those under way go on.
-    pub(super) fn retire(&mut self, slot: SlotId, now: Instant) -> Effects<C, W> {
-        let mut fx = Effects::default();
-        let Some(id) = self.host_of(slot) else { return fx };
+    pub(super) fn retire(&mut self, slot: SlotId, now: Instant, fx: &mut Effects<C, W>) {
+        let Some(id) = self.host_of(slot) else { return };
         let host = &mut self.hosts[id];
         if let Some(shared) = host.shared.iter_mut().find(|shared| shared.conn.slot() == slot) {
             shared.retired.get_or_insert(CloseReason::NotReusable);
         } else if let Some(at) = host.idle.iter().position(|idle| idle.conn.slot() == slot) {
             let idle = host.idle.remove(at);
-            self.close(idle.conn, CloseReason::NotReusable, &mut fx);
+            self.close(idle.conn, CloseReason::NotReusable, fx);
         }
-        self.plan(id, now, &mut fx);
-        fx
+        self.plan(id, now, fx);
     }
 
     /// Closes what was idle for too long, and tells who has waited for too long. Says when to come again.
-    pub(super) fn expire(&mut self, now: Instant) -> (Effects<C, W>, Option<Instant>) {
-        let mut fx = Effects::default();
+    pub(super) fn expire(&mut self, now: Instant, fx: &mut Effects<C, W>) -> Option<Instant> {
         // Woken to come earlier than before, or by what has meanwhile gone: to look at every host for that, or to
         // forget when to come, would make each returned connection wake the reaper.
         if let Some(at) = self.reap_at.filter(|at| now < *at) {
-            return (fx, Some(at));
+            return Some(at);
         }
         self.reap_at = None;
         for id in self.host_ids() {
-            self.expire_host(id, now, &mut fx);
-            let (late, next) = self.hosts[id].late(now);
+            self.expire_host(id, now, fx);
+            let (late, next) = self.hosts[id].waiters.pop_late(now);
             fx.failures.extend(late.into_iter().map(|handle| (handle, Failure::Late)));
             if let Some(next) = next {
-                self.reap_by(next, &mut fx);
+                self.reap_by(next, fx);
             }
-            self.plan(id, now, &mut fx);
+            self.plan(id, now, fx);
         }
         fx.reap = false;
-        (fx, self.reap_at)
+        self.reap_at
     }
 
     fn expire_host(&mut self, id: usize, now: Instant, fx: &mut Effects<C, W>) {
@@ -336,30 +334,27 @@ impl<C: Pooled, W> State<C, W> {
     }
 
     /// Lets in no new caller; closes idle connections and each that comes back and that no waiter takes.
-    pub(super) fn drain(&mut self) -> Effects<C, W> {
-        let mut fx = Effects::default();
+    pub(super) fn drain(&mut self, fx: &mut Effects<C, W>) {
         self.phase = self.phase.max(Phase::Draining);
         for id in self.host_ids() {
             for idle in std::mem::take(&mut self.hosts[id].idle) {
-                self.close(idle.conn, CloseReason::Drained, &mut fx);
+                self.close(idle.conn, CloseReason::Drained, fx);
             }
-            self.tidy(id, &mut fx);
+            self.tidy(id, fx);
         }
         fx.emptied |= self.hosts.is_empty();
-        fx
     }
 
     /// Tells everybody who still waits that the pool is closed.
-    pub(super) fn cut(&mut self, now: Instant) -> Effects<C, W> {
-        let mut fx = self.drain();
+    pub(super) fn cut(&mut self, now: Instant, fx: &mut Effects<C, W>) {
+        self.drain(fx);
         self.phase = Phase::Closed;
         for id in self.host_ids() {
             let waiters = std::mem::take(&mut self.hosts[id].waiters);
-            fx.failures.extend(waiters.into_values().map(|waiter| (waiter.handle, Failure::Closed)));
+            fx.failures.extend(waiters.into_iter().map(|waiter| (waiter.handle, Failure::Closed)));
             self.rank(id, now);
-            self.tidy(id, &mut fx);
+            self.tidy(id, fx);
         }
-        fx
     }
 
     /// Whether [`State::cut`] was called.
@@ -398,6 +393,6 @@ impl<C: Pooled, W> State<C, W> {
 
     /// Handles of everybody who waits.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &W> {
-        self.hosts.iter().flat_map(|(_, host)| host.waiters.values().map(|waiter| &waiter.handle))
+        self.hosts.iter().flat_map(|(_, host)| host.waiters.iter().map(|waiter| &waiter.handle))
     }
 }

@@ -7,15 +7,18 @@
 //! * Each poll tries to read two or three times, and each try asks tokio's driver. [`Readiness`] remembers that there was nothing
 //!   to read until the driver says that there is.
 //!
-//! **Owners.** The connection's task owns the socket with its [`Readiness`], and the [`Driven`] connection; both pass on to
-//! whoever polled last. Users of the connection share the [`Task`]. **Cancel, panic**: what is hushed ends with the call, panics included.
+//! **Owners.** One task drives a connection all its life, so the waker of its first poll wakes it at any time. It owns the
+//! [`Driven`] connection and in it the socket with its [`Readiness`]; users of the connection share the [`Task`].
+//! **Cancel, panic**: what is hushed ends with the call, panics included. A wake of a task that has ended does nothing.
+//!
+//! **Not here**: HTTP/2, whose socket is polled by several futures, each of which must be woken by its own waker.
 
 use std::{
     cell::Cell,
     pin::Pin,
     ptr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{
             AtomicBool,
             Ordering::{AcqRel, Relaxed, Release},
@@ -24,47 +27,21 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use parking_lot::Mutex;
-
 thread_local! {
     /// Whose wakes this thread keeps back (compared, never followed), and whether there were any.
     static HUSHED: Cell<(*const Task, bool)> = const { Cell::new((ptr::null(), false)) };
 }
 
-/// Whoever polled last.
-#[derive(Debug)]
-struct Latest(Mutex<Waker>);
-
-impl Default for Latest {
-    fn default() -> Self {
-        Self(Mutex::new(Waker::noop().clone()))
-    }
-}
-
-impl Latest {
-    /// `known` is what the caller passed last, so that most polls take no lock.
-    fn is(&self, waker: &Waker, known: &mut Waker) {
-        if !known.will_wake(waker) {
-            known.clone_from(waker);
-            // Dropped without the lock: it may be the last that keeps a task.
-            drop(std::mem::replace(&mut *self.0.lock(), waker.clone()));
-        }
-    }
-
-    fn wake(&self) {
-        let waker = self.0.lock().clone();
-        waker.wake();
-    }
-}
-
 /// The task that drives a connection, as its users see it.
 #[derive(Debug, Default)]
-pub(super) struct Task(Latest);
+pub(super) struct Task(OnceLock<Waker>);
 
 impl Task {
-    /// Polls the connection again.
+    /// Polls the connection again. Before its first poll there is nothing to do.
     pub(super) fn poll_again(&self) {
-        self.0.wake();
+        if let Some(waker) = self.0.get() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Keeps back what `call` wakes the task by, on this thread; what comes from elsewhere meanwhile gets through. Returns
@@ -98,7 +75,7 @@ impl Wake for Task {
         let ours = Arc::as_ptr(self);
         match HUSHED.get() {
             (hushed, _) if ptr::eq(hushed, ours) => HUSHED.set((ours, true)),
-            _ => self.0.wake(),
+            _ => self.poll_again(),
         }
     }
 }
@@ -109,13 +86,11 @@ pub(super) struct Driven<F> {
     connection: F,
     task: Arc<Task>,
     waker: Waker,
-    polled_by: Waker,
 }
 
 impl<F> Driven<F> {
     pub(super) fn new(connection: F, task: Arc<Task>) -> Self {
-        let waker = Waker::from(Arc::clone(&task));
-        Self { connection, task, waker, polled_by: Waker::noop().clone() }
+        Self { connection, waker: Waker::from(Arc::clone(&task)), task }
     }
 }
 
@@ -124,60 +99,55 @@ impl<F: Future + Unpin> Future for Driven<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        this.task.0.is(cx.waker(), &mut this.polled_by);
+        let driver = this.task.0.get_or_init(|| cx.waker().clone());
+        debug_assert!(driver.will_wake(cx.waker()), "BUG: driven by another task than before");
         Pin::new(&mut this.connection).poll(&mut Context::from_waker(&this.waker))
     }
 }
 
-/// Whether a socket may have something to read.
+/// Whether the socket of a connection may have something to read.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    shared: Arc<Ready>,
+    came: Arc<Came>,
     waker: Waker,
-    polled_by: Waker,
 }
 
+/// Something has come that was not read yet, or may have.
 #[derive(Debug)]
-struct Ready {
+struct Came {
     maybe: AtomicBool,
-    task: Latest,
+    task: Arc<Task>,
 }
 
 impl Readiness {
     /// It may.
-    pub(super) fn new() -> Self {
-        let shared = Arc::new(Ready { maybe: AtomicBool::new(true), task: Latest::default() });
-        let waker = Waker::from(Arc::clone(&shared));
-        Self { shared, waker, polled_by: Waker::noop().clone() }
+    pub(super) fn new(task: Arc<Task>) -> Self {
+        let came = Arc::new(Came { maybe: AtomicBool::new(true), task });
+        Self { waker: Waker::from(Arc::clone(&came)), came }
     }
 
-    /// Tries to read, unless there was nothing and nobody has woken since. `read` must leave its context's waker behind when it is pending.
-    pub(super) fn poll<T>(
-        &mut self,
-        cx: &Context<'_>,
-        read: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        self.shared.task.is(cx.waker(), &mut self.polled_by);
+    /// Tries to read, unless there was nothing and nobody has woken since. Pending, `read` must leave the waker of its context behind.
+    pub(super) fn poll<T>(&mut self, read: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         // Before the try, so that a wake in the middle of it is not lost.
-        if !self.shared.maybe.load(Relaxed) || !self.shared.maybe.swap(false, AcqRel) {
+        if !self.came.maybe.load(Relaxed) || !self.came.maybe.swap(false, AcqRel) {
             return Poll::Pending;
         }
         let result = read(&mut Context::from_waker(&self.waker));
         if result.is_ready() {
-            self.shared.maybe.store(true, Relaxed);
+            self.came.maybe.store(true, Relaxed);
         }
         result
     }
 }
 
-impl Wake for Ready {
+impl Wake for Came {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.maybe.store(true, Release);
-        self.task.wake();
+        self.task.poll_again();
     }
 }
 
@@ -249,42 +219,40 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_tried_again_when_something_came_and_whoever_polled_last_is_woken() {
-        let ((first, waker), (second, other)) = (counted(), counted());
-        let mut readiness = Readiness::new();
-        let mut driver = None;
+    fn reading_is_tried_again_when_something_came() {
+        let (wakes, waker) = counted();
+        let (task, _) = driven(&waker);
+        let mut readiness = Readiness::new(task);
+        let mut left = None;
         let mut tries = 0;
-        let mut nothing = |readiness: &mut Readiness, by: &Waker| {
-            let result = readiness.poll(&Context::from_waker(by), |cx| {
+        let mut nothing = || {
+            let result = readiness.poll(|cx| {
                 tries += 1;
-                driver = Some(cx.waker().clone());
+                left = Some(cx.waker().clone());
                 Poll::<()>::Pending
             });
             assert!(result.is_pending());
-            (tries, driver.clone().unwrap())
+            (tries, left.clone().unwrap())
         };
-        assert_eq!(nothing(&mut readiness, &waker).0, 1);
-        assert_eq!(nothing(&mut readiness, &waker).0, 1);
-        let (tries, driver) = nothing(&mut readiness, &other);
+        assert_eq!(nothing().0, 1);
+        let (tries, left) = nothing();
         assert_eq!(tries, 1);
 
-        driver.wake();
-        assert_eq!((first.0.load(SeqCst), second.0.load(SeqCst)), (0, 1));
-        assert_eq!(nothing(&mut readiness, &other).0, 2);
-        assert_eq!(nothing(&mut readiness, &other).0, 2);
+        left.wake();
+        assert_eq!(wakes.0.load(SeqCst), 1);
+        assert_eq!(nothing().0, 2);
+        assert_eq!(nothing().0, 2);
     }
 
     #[test]
     fn what_was_ready_may_have_more_and_a_wake_in_the_middle_counts() {
-        let (_, waker) = counted();
-        let cx = Context::from_waker(&waker);
-        let mut readiness = Readiness::new();
-        assert!(readiness.poll(&cx, |_| Poll::Ready(())).is_ready());
-        let woken_meanwhile = readiness.poll(&cx, |cx| {
+        let mut readiness = Readiness::new(Arc::default());
+        assert!(readiness.poll(|_| Poll::Ready(())).is_ready());
+        let woken_meanwhile = readiness.poll(|cx| {
             cx.waker().wake_by_ref();
             Poll::<()>::Pending
         });
         assert!(woken_meanwhile.is_pending());
-        assert!(readiness.poll(&cx, |_| Poll::Ready(())).is_ready());
+        assert!(readiness.poll(|_| Poll::Ready(())).is_ready());
     }
 }

@@ -34,8 +34,6 @@ pub(super) struct Wire {
     written: AtomicU64,
     written_at: AtomicU64,
     moved_at: AtomicU64,
-    /// Of an HTTP/1 connection.
-    pub(super) task: Arc<Task>,
 }
 
 impl Wire {
@@ -118,13 +116,18 @@ impl Stream {
 pub(super) struct Socket {
     stream: Stream,
     wire: Arc<Wire>,
-    readiness: Readiness,
+    readiness: Option<Readiness>,
 }
 
 impl Socket {
     pub(super) fn new(stream: Stream) -> (Self, Arc<Wire>) {
         let wire = Arc::new(Wire::default());
-        (Self { stream, wire: Arc::clone(&wire), readiness: Readiness::new() }, wire)
+        (Self { stream, wire: Arc::clone(&wire), readiness: None }, wire)
+    }
+
+    /// Only this task reads.
+    pub(super) fn driven_by(self, task: &Arc<Task>) -> Self {
+        Self { readiness: Some(Readiness::new(Arc::clone(task))), ..self }
     }
 
     fn wrote(&self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
@@ -148,7 +151,10 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let result = this.readiness.poll(cx, |cx| this.stream.io().poll_read(cx, buf));
+        let result = match &mut this.readiness {
+            Some(readiness) => readiness.poll(|cx| this.stream.io().poll_read(cx, buf)),
+            None => this.stream.io().poll_read(cx, buf),
+        };
         let bytes = buf.filled().len() - before;
         if bytes > 0 {
             this.wire.did_read(bytes);

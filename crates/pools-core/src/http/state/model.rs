@@ -1,10 +1,13 @@
 //! What the state machine is made of, and what it tells its caller.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::{error::Failure, target::Key};
+use super::{
+    super::{error::Failure, target::Key},
+    queue::{Queue, Waiter},
+};
 use crate::{resilience::Backoff, stats::CloseReason};
 
 /// First and longest pause between failed dials while other connections to the host are alive.
@@ -103,14 +106,6 @@ impl<C: Pooled> Shared<C> {
 }
 
 #[derive(Debug)]
-pub(super) struct Waiter<W> {
-    pub(super) handle: W,
-    pub(super) fresh: bool,
-    /// It is told by then that it has waited for nothing.
-    pub(super) deadline: Instant,
-}
-
-#[derive(Debug)]
 pub(super) struct Host<C, W> {
     pub(super) key: Key,
     pub(super) opening: u32,
@@ -121,7 +116,7 @@ pub(super) struct Host<C, W> {
     /// Counted as leased.
     pub(super) shared: Vec<Shared<C>>,
     pub(super) sharing: Sharing,
-    pub(super) waiters: BTreeMap<i64, Waiter<W>>,
+    pub(super) waiters: Queue<W>,
     pub(super) backoff: Backoff,
     pub(super) retry_at: Option<Instant>,
     /// Its entry among the hungry.
@@ -139,7 +134,7 @@ impl<C, W> Host<C, W> {
             leased: 0,
             closing: 0,
             idle: Vec::new(),
-            waiters: BTreeMap::new(),
+            waiters: Queue::default(),
             backoff: Backoff::new(DIAL_PAUSE.0, DIAL_PAUSE.1),
             retry_at: None,
             hungry: None,
@@ -177,24 +172,11 @@ impl<C, W> Host<C, W> {
         waiters.saturating_sub(served)
     }
 
-    /// Whether the waiter can use a connection that was used before.
-    pub(super) fn can_reuse(&self, waiter: &Waiter<W>) -> bool {
+    /// Whether a waiter can use a connection that was used before.
+    pub(super) fn reuses(&self) -> impl Fn(&Waiter<W>) -> bool + use<C, W> {
         // One that is shared is not stale while others use it, and gone when it broke.
-        !waiter.fresh || matches!(self.sharing, Sharing::Shared(_))
-    }
-
-    /// Takes out who has waited for too long; says when the next will have.
-    pub(super) fn late(&mut self, now: Instant) -> (Vec<W>, Option<Instant>) {
-        let late = |waiter: &Waiter<W>| waiter.deadline <= now;
-        let tickets = self.waiters.iter().filter(|(_, waiter)| late(waiter)).map(|(ticket, _)| *ticket);
-        let tickets: Vec<_> = tickets.collect();
-        let out = tickets.iter().filter_map(|ticket| self.waiters.remove(ticket));
-        let out = out.map(|waiter| waiter.handle).collect();
-        (out, self.waiters.values().map(|waiter| waiter.deadline).min())
-    }
-
-    pub(super) fn first_ticket(&self) -> i64 {
-        self.waiters.first_key_value().map_or(i64::MAX, |(ticket, _)| *ticket)
+        let are_shared = matches!(self.sharing, Sharing::Shared(_));
+        move |waiter| are_shared || !waiter.fresh
     }
 
     pub(super) fn tally(&mut self, place: Place) -> Option<&mut u32> {
@@ -261,6 +243,9 @@ pub(in crate::http) enum Return {
 #[derive(Debug)]
 #[must_use]
 pub(in crate::http) struct Effects<C, W> {
+    /// Whom the connection at hand goes to: a place for itself, since it is what happens most.
+    pub(in crate::http) handed: Option<(W, Granted<C>)>,
+    /// Who else is served.
     pub(in crate::http) grants: Vec<(W, Granted<C>)>,
     pub(in crate::http) failures: Vec<(W, Failure)>,
     pub(in crate::http) dials: Vec<(SlotId, Key)>,
@@ -277,6 +262,7 @@ pub(in crate::http) struct Effects<C, W> {
 impl<C, W> Default for Effects<C, W> {
     fn default() -> Self {
         Self {
+            handed: None,
             grants: Vec::new(),
             failures: Vec::new(),
             dials: Vec::new(),
@@ -285,5 +271,19 @@ impl<C, W> Default for Effects<C, W> {
             reap: false,
             emptied: false,
         }
+    }
+}
+
+impl<C, W> Effects<C, W> {
+    /// Whether nothing is left to be done, which is the case after most transitions.
+    pub(in crate::http) fn is_nothing(&self) -> bool {
+        let Self { handed, grants, failures, dials, closes, pause, reap, emptied } = self;
+        handed.is_none()
+            && grants.is_empty()
+            && failures.is_empty()
+            && dials.is_empty()
+            && closes.is_empty()
+            && pause.is_none()
+            && !(*reap || *emptied)
     }
 }

@@ -67,7 +67,7 @@ impl<C: Pooled, W> State<C, W> {
     pub(super) fn rank(&mut self, id: usize, now: Instant) {
         let wants = self.wants_dial(id, now);
         let Some(host) = self.hosts.get_mut(id) else { return };
-        let rank = wants.then(|| (host.slots(), host.first_ticket()));
+        let rank = wants.then(|| (host.slots(), host.waiters.first_number()));
         let before = std::mem::replace(&mut host.hungry, rank);
         if before == rank {
             return;
@@ -113,20 +113,19 @@ impl<C: Pooled, W> State<C, W> {
             return false;
         };
         let own = &self.hosts[id];
-        slots + 1 < own.slots() || (*slots < own.slots() && *ticket < own.first_ticket())
+        slots + 1 < own.slots() || (*slots < own.slots() && *ticket < own.waiters.first_number())
     }
 
     /// The first waiter that can use a connection that was used before.
     pub(super) fn first_reusing(&mut self, id: usize) -> Option<W> {
         let host = &mut self.hosts[id];
-        let ticket =
-            host.waiters.iter().find(|(_, waiter)| host.can_reuse(waiter)).map(|(ticket, _)| *ticket)?;
-        host.waiters.remove(&ticket).map(|waiter| waiter.handle)
+        let reuses = host.reuses();
+        host.waiters.pop_first_that(reuses).map(|waiter| waiter.handle)
     }
 
     fn has_reusing(&self, id: usize) -> bool {
         let host = &self.hosts[id];
-        host.waiters.values().any(|waiter| host.can_reuse(waiter))
+        host.waiters.iter().any(host.reuses())
     }
 
     /// A connection for one request: room on a shared one, the fullest first so that others become idle, else an idle one.

@@ -76,6 +76,16 @@ impl World {
         }
     }
 
+    fn apply<T>(
+        &mut self,
+        transition: impl FnOnce(&mut State<Fake, u64>, Instant, &mut Effects<Fake, u64>) -> T,
+    ) -> T {
+        let mut fx = Effects::default();
+        let result = transition(&mut self.state, self.now, &mut fx);
+        self.carry_out(fx);
+        result
+    }
+
     fn carry_out(&mut self, fx: Effects<Fake, u64>) {
         self.opening.extend(fx.dials.into_iter().map(|(slot, _)| slot));
         for conn in fx.closes {
@@ -87,7 +97,7 @@ impl World {
             }
         }
         self.pauses.extend(fx.pause);
-        for (waiter, granted) in fx.grants {
+        for (waiter, granted) in fx.handed.into_iter().chain(fx.grants) {
             self.tickets.remove(&waiter).expect("served twice, or after it had left");
             self.leased.push(granted.conn);
         }
@@ -100,8 +110,8 @@ impl World {
         self.next += 1;
         let (key, id) = (self.keys[key].clone(), self.next);
         let deadline = self.now + Duration::from_millis(random.u64(0..600));
-        let (acquired, fx) = self.state.acquire(&key, ask, self.now, deadline, || id);
-        match acquired {
+        let mut fx = Effects::default();
+        match self.state.acquire(&key, ask, self.now, deadline, &mut fx, || id) {
             Acquired::Granted(granted) => self.leased.push(granted.conn),
             Acquired::Queued(ticket) => drop(self.tickets.insert(id, ticket)),
             Acquired::QueueFull { .. } | Acquired::Closed => {}
@@ -112,8 +122,7 @@ impl World {
     fn leave(&mut self, random: &mut fastrand::Rng) {
         if let Some(id) = random.choice(self.tickets.keys().copied().collect::<Vec<_>>()) {
             let ticket = self.tickets.remove(&id).unwrap();
-            let fx = self.state.leave(ticket, self.now);
-            self.carry_out(fx);
+            assert!(self.apply(|state, now, fx| state.leave(ticket, now, fx)));
         }
     }
 
@@ -121,14 +130,12 @@ impl World {
         let Some(slot) = take(&mut self.opening, random) else { return };
         let expires = self.now + Duration::from_millis(random.u64(1..100));
         self.opened += u64::from(ok);
-        let fx = match ok {
-            true => self.state.opened(self.fake(slot, random), expires, self.now),
-            false => self.state.open_failed(slot, &Failure::Closed, self.now),
-        };
-        self.carry_out(fx);
-        if !ok {
-            let fx = self.state.ended(slot, self.now);
-            self.carry_out(fx);
+        if ok {
+            let conn = self.fake(slot, random);
+            self.apply(|state, now, fx| state.opened(conn, expires, now, fx));
+        } else {
+            self.apply(|state, now, fx| state.open_failed(slot, &Failure::Closed, now, fx));
+            self.apply(|state, now, fx| state.ended(slot, now, fx));
         }
     }
 
@@ -147,8 +154,8 @@ impl World {
         let Some(conn) = random.choice(conns) else { return };
         let streams = Streams { limit: random.u32(1..6), settled: true };
         conn.streams.as_ref().unwrap().set(streams);
-        let fx = self.state.settled(conn.slot, streams, self.now);
-        self.carry_out(fx);
+        let slot = conn.slot;
+        self.apply(|state, now, fx| state.settled(slot, streams, now, fx));
     }
 
     /// GOAWAY arrives on a connection in use.
@@ -156,8 +163,8 @@ impl World {
         let conns: Vec<_> = self.leased.iter().filter(|conn| conn.streams.is_some()).collect();
         let Some(conn) = random.choice(conns) else { return };
         conn.live.set(false);
-        let fx = self.state.retire(conn.slot, self.now);
-        self.carry_out(fx);
+        let slot = conn.slot;
+        self.apply(|state, now, fx| state.retire(slot, now, fx));
     }
 
     fn give_back(&mut self, random: &mut fastrand::Rng) {
@@ -168,14 +175,12 @@ impl World {
             0 => Return::Close(CloseReason::Unfinished),
             _ => Return::Reusable { expires },
         };
-        let fx = self.state.give_back(conn, fate, self.now);
-        self.carry_out(fx);
+        self.apply(|state, now, fx| state.give_back(conn, fate, now, fx));
     }
 
     fn socket_closed(&mut self, random: &mut fastrand::Rng) {
         if let Some(slot) = take(&mut self.closing, random) {
-            let fx = self.state.ended(slot, self.now);
-            self.carry_out(fx);
+            self.apply(|state, now, fx| state.ended(slot, now, fx));
         }
     }
 
@@ -183,18 +188,17 @@ impl World {
     fn peer_closes(&mut self, random: &mut fastrand::Rng) {
         if let Some(conn) = random.choice(self.leased.iter()) {
             conn.live.set(false);
-            let fx = self.state.ended(conn.slot, self.now);
-            self.carry_out(fx);
+            let slot = conn.slot;
+            self.apply(|state, now, fx| state.ended(slot, now, fx));
         }
     }
 
     fn time_passes(&mut self, random: &mut fastrand::Rng) {
         self.now += Duration::from_millis(random.u64(0..60));
-        let (fx, next) = self.state.expire(self.now);
-        self.carry_out(fx);
+        let next = self.apply(|state, now, fx| state.expire(now, fx));
         for (_, host) in &self.state.hosts {
             let idle = host.idle.iter().map(|idle| idle.expires);
-            let ends = idle.chain(host.waiters.values().map(|waiter| waiter.deadline));
+            let ends = idle.chain(host.waiters.iter().map(|waiter| waiter.deadline));
             // The reaper comes before the first of them ends.
             assert!(
                 ends.min().is_none_or(|first| self.now < first && next.is_some_and(|next| next <= first))
@@ -202,8 +206,7 @@ impl World {
         }
         for (key, at) in std::mem::take(&mut self.pauses) {
             if at <= self.now {
-                let fx = self.state.wake(&key, self.now);
-                self.carry_out(fx);
+                self.apply(|state, now, fx| state.wake(&key, now, fx));
             } else {
                 self.pauses.push((key, at));
             }
@@ -221,7 +224,7 @@ impl World {
             slots += own;
             waiting += target.waiting;
             // Nobody waits whom an idle or a shared connection, or a free place, could serve.
-            let all_wait = !host.waiters.values().any(|waiter| host.can_reuse(waiter));
+            let all_wait = !host.waiters.iter().any(host.reuses());
             assert!(target.idle == 0 || all_wait, "{target:?}");
             assert!(all_wait || !host.shared.iter().any(|shared| shared.has_room(self.now)), "{target:?}");
             for shared in &host.shared {
@@ -283,8 +286,7 @@ fn walk(seed: u64) {
         }
         world.check();
     }
-    let fx = world.state.drain();
-    world.carry_out(fx);
+    world.apply(|state, _, fx| state.drain(fx));
     for _ in 0..4_000 {
         if world.state.is_empty() {
             break;

@@ -23,10 +23,10 @@
 //! Not tokio's semaphore: to give a permit back it always takes its lock, and it can neither owe permits nor count
 //! its waiters.
 
+mod line;
 mod timekeeper;
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     future::poll_fn,
     mem,
@@ -35,7 +35,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -44,6 +44,8 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
+
+use self::line::{Line, Waiting};
 
 /// Why [`Admission::enter`] refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,28 +85,6 @@ pub struct Admission<T = Infallible> {
     kept: AtomicBool,
     /// It has to look sooner than it means to, or never again.
     sooner: Arc<Notify>,
-}
-
-/// Who waits, and what is owed. The word's flags change only under its lock.
-#[derive(Debug)]
-struct Line<T> {
-    limit: u32,
-    /// Places that exist no more but are still in use.
-    debt: u32,
-    /// In order of arrival, and therefore by number.
-    waiters: VecDeque<Waiter>,
-    /// Inside, but not aware of it yet: by number, with what was handed to them.
-    served: Vec<(u64, Option<T>)>,
-    last_number: u64,
-    /// When the timekeeper will look; `None` until it is told to.
-    next_look: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    number: u64,
-    waker: Waker,
-    deadline: Instant,
 }
 
 /// How a wait ended well.
@@ -196,18 +176,10 @@ impl<T> Admission<T> {
     /// A gate whose places may be [handed on](Self::hand).
     pub fn handing_on(limit: u32, queue: u32) -> Self {
         let limit = limit.min(FREE);
-        let line = Line {
-            limit,
-            debt: 0,
-            waiters: VecDeque::new(),
-            served: Vec::new(),
-            last_number: 0,
-            next_look: None,
-        };
         Self {
             word: AtomicU32::new(limit),
             queue,
-            line: Mutex::new(line),
+            line: Mutex::new(Line::new(limit)),
             kept: AtomicBool::new(false),
             sooner: Arc::default(),
         }
@@ -362,96 +334,6 @@ impl<T> Admission<T> {
         if slow != (word & SLOW != 0) {
             self.word.fetch_xor(SLOW, Ordering::Relaxed);
         }
-    }
-}
-
-impl<T> Line<T> {
-    fn waiting(&self) -> u32 {
-        u32::try_from(self.waiters.len()).unwrap_or(u32::MAX)
-    }
-
-    fn find(&self, number: u64) -> Option<usize> {
-        self.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok()
-    }
-
-    /// What was handed to the waiter, or nothing but his place.
-    fn take_served(&mut self, number: u64) -> Option<Option<T>> {
-        let found = self.served.iter().position(|(served, _)| *served == number);
-        found.map(|index| self.served.swap_remove(index).1)
-    }
-}
-
-/// A caller in the queue; in it from the first poll on. Ends with an error of `None` when it is late.
-struct Waiting<'a, T> {
-    gate: &'a Admission<T>,
-    deadline: Instant,
-    number: Option<u64>,
-}
-
-impl<'a, T> Waiting<'a, T> {
-    /// Enters the gate or else its queue.
-    fn join(&mut self, line: &mut Line<T>, waker: &Waker) -> Poll<Result<Entered<'a, T>, Refused>> {
-        let gate = self.gate;
-        // From here on whoever leaves takes the lock, so what is not free now is not freed unseen.
-        gate.word.fetch_or(SLOW, Ordering::Relaxed);
-        if let Some(entered) = gate.try_enter().transpose() {
-            return Poll::Ready(entered.map(Entered::Place));
-        }
-        if line.waiting() >= gate.queue {
-            return Poll::Ready(Err(Refused::QueueFull { waiting: line.waiting() }));
-        }
-        line.last_number += 1;
-        self.number = Some(line.last_number);
-        let (waker, deadline) = (waker.clone(), self.deadline);
-        line.waiters.push_back(Waiter { number: line.last_number, waker, deadline });
-        if line.next_look.is_none_or(|next| self.deadline < next) && gate.kept.load(Ordering::Relaxed) {
-            line.next_look = Some(self.deadline);
-            gate.sooner.notify_one();
-        }
-        Poll::Pending
-    }
-}
-
-impl<'a, T> Future for Waiting<'a, T> {
-    type Output = Result<Entered<'a, T>, Option<Refused>>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let gate = self.gate;
-        let mut line = gate.line.lock();
-        let Some(number) = self.number else {
-            let joined = self.join(&mut line, cx.waker());
-            gate.settle(&line);
-            return joined.map_err(Some);
-        };
-        if let Some(index) = line.find(number) {
-            let before = mem::replace(&mut line.waiters[index].waker, cx.waker().clone());
-            // Not under the lock: it may be the last that keeps a task.
-            drop(line);
-            drop(before);
-            return Poll::Pending;
-        }
-        self.number = None;
-        let closed = gate.word.load(Ordering::Relaxed) & CLOSED != 0;
-        Poll::Ready(match line.take_served(number) {
-            Some(Some(handed)) => Ok(Entered::Handed(handed)),
-            Some(None) => Ok(Entered::Place(Place(gate))),
-            None => Err(closed.then_some(Refused::Closed)),
-        })
-    }
-}
-
-impl<T> Drop for Waiting<'_, T> {
-    fn drop(&mut self) {
-        let Some(number) = self.number else { return };
-        let mut line = self.gate.line.lock();
-        let left = line.find(number).and_then(|index| line.waiters.remove(index));
-        // Served, but gone before it knew.
-        let served = line.take_served(number);
-        let next = if matches!(served, Some(None)) { self.gate.free_one(&mut line) } else { None };
-        self.gate.settle(&line);
-        drop(line);
-        next.into_iter().for_each(Waker::wake);
-        drop((left, served));
     }
 }
 

@@ -29,11 +29,9 @@ use tokio::{
 };
 
 use super::{
-    Inner, PoolEffects, PoolState,
-    error::Failure,
-    multiplex,
+    Inner, PoolEffects, PoolState, multiplex,
     proxy::Forward,
-    state::{Pooled, SlotId, Streams},
+    state::{Failure, Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
     wakes::{Driven, Task},

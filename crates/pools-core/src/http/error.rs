@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{multiplex::h2_error, proxy::ProxyError, redirect::RedirectError, upload::UploadError};
-use crate::{holders::Holder, stats::Outcome};
+use crate::holders::Holder;
 
 /// Where a failed request was going, and with which attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +59,6 @@ impl OpenError {
         match cause.kind() {
             ConnectionRefused | ConnectionReset | NotFound => Self::Refused(Arc::new(cause)),
             _ => Self::Unreachable(Arc::new(cause)),
-        }
-    }
-}
-
-/// What a waiter is told instead of a connection.
-#[derive(Clone, Debug)]
-pub(super) enum Failure {
-    Open(OpenError),
-    Closed,
-    /// Its deadline has passed.
-    Late,
-}
-
-impl Failure {
-    /// What its wait is counted as.
-    pub(super) fn outcome(&self) -> Outcome {
-        match self {
-            Self::Open(_) => Outcome::OpenFailed,
-            Self::Closed => Outcome::Refused,
-            Self::Late => Outcome::Timeout,
         }
     }
 }

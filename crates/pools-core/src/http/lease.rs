@@ -10,8 +10,8 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Inner, PoolEffects, PoolState,
     connection::Conn,
-    error::{Failure, HttpError},
-    state::{Acquired, Ask, Effects, Granted, Return, Ticket},
+    error::HttpError,
+    state::{Acquired, Ask, Effects, Failure, Granted, Return, Ticket},
     target::Key,
 };
 use crate::{

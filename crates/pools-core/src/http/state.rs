@@ -39,13 +39,13 @@ use slab::Slab;
 use tokio::time::Instant;
 
 pub(super) use self::model::{
-    Acquired, Ask, Effects, Granted, Limits, Pooled, Return, SlotId, Streams, Ticket,
+    Acquired, Ask, Effects, Failure, Granted, Limits, Pooled, Return, SlotId, Streams, Ticket,
 };
 use self::{
     model::{Host, Place, Shared, Sharing, Slot, count},
     queue::Waiter,
 };
-use super::{error::Failure, target::Key};
+use super::target::Key;
 use crate::{
     holders::Record,
     stats::{CloseReason, Recorder, Tally, Target},

@@ -5,10 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    super::{error::Failure, target::Key},
+    super::{error::OpenError, target::Key},
     queue::{Queue, Waiter},
 };
-use crate::{resilience::Backoff, stats::CloseReason};
+use crate::{
+    resilience::Backoff,
+    stats::{CloseReason, Outcome},
+};
 
 /// First and longest pause between failed dials while other connections to the host are alive.
 pub(super) const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -198,6 +201,26 @@ pub(super) fn count(len: usize) -> u32 {
 pub(in crate::http) struct Granted<C> {
     pub(in crate::http) conn: C,
     pub(in crate::http) reused: bool,
+}
+
+/// What a waiter is told instead of a connection.
+#[derive(Clone, Debug)]
+pub(in crate::http) enum Failure {
+    Open(OpenError),
+    Closed,
+    /// Its deadline has passed.
+    Late,
+}
+
+impl Failure {
+    /// What its wait is counted as.
+    pub(in crate::http) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Open(_) => Outcome::OpenFailed,
+            Self::Closed => Outcome::Refused,
+            Self::Late => Outcome::Timeout,
+        }
+    }
 }
 
 /// Where an acquire stands.

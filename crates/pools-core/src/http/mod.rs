@@ -9,7 +9,7 @@
 //!
 //! * `state.rs` decides everything in one critical section per transition and does nothing itself.
 //! * `connection.rs`: one task per connection owns its place until the socket is closed; `manager.rs` dials,
-//!   `resolver.rs` finds the addresses and keeps them for their TTL.
+//!   `resolver.rs` finds the addresses and keeps them for their TTL; `wire.rs` is the socket, `wakes.rs` what wakes its task.
 //! * `lease.rs`: a connection in the hands of one request; `request.rs` builds a request, `redirect.rs` follows; `exchange.rs`, `upload.rs` and
 //!   `response.rs` are the exchange. Bodies stream both ways: [`RequestBuilder::stream`], [`Response`].
 //!

@@ -15,10 +15,12 @@ use pools_core::{
     settings::{count, millis},
 };
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::model::{ContentId, Envelope, FilePart, FileRecord};
+use super::{
+    answers::{Fault, LegacyReceipt, LegacyRow, LegacyRows, V3, V3File, V3Files},
+    model::{ContentId, Envelope, FilePart, FileRecord},
+};
 use crate::third_party::ThirdPartyError;
 
 /// Pinata's name in errors.
@@ -344,76 +346,4 @@ fn pause(response: &Response) -> Option<Duration> {
     let now = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
     let reset = || number("x-ratelimit-reset").map(|moment| moment.saturating_sub(now));
     number("retry-after").or_else(reset).map(Duration::from_secs)
-}
-
-/// Both APIs' errors.
-#[derive(Debug, Default, Deserialize)]
-struct Fault {
-    #[serde(default)]
-    error: FaultBody,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct FaultBody {
-    reason: Option<String>,
-    message: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct LegacyReceipt {
-    ipfs_hash: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct LegacyRows {
-    rows: Vec<LegacyRow>,
-}
-
-#[derive(Debug, Deserialize)]
-struct LegacyRow {
-    ipfs_pin_hash: Option<String>,
-    size: u64,
-    date_pinned: Option<String>,
-    date_unpinned: Option<String>,
-    #[serde(default)]
-    metadata: Value,
-}
-
-impl From<LegacyRow> for FileRecord {
-    fn from(row: LegacyRow) -> Self {
-        Self { id: None, size: row.size, pinned_at: row.date_pinned, metadata: row.metadata }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct V3<T> {
-    data: T,
-}
-
-#[derive(Debug, Deserialize)]
-struct V3Files {
-    files: Option<Vec<V3File>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct V3File {
-    id: Option<String>,
-    cid: String,
-    name: Option<String>,
-    #[serde(default)]
-    size: u64,
-    mime_type: Option<String>,
-    created_at: Option<String>,
-    #[serde(default)]
-    keyvalues: Value,
-}
-
-impl From<V3File> for FileRecord {
-    fn from(file: V3File) -> Self {
-        let metadata = serde_json::json!({
-            "name": file.name, "mimeType": file.mime_type, "keyvalues": file.keyvalues,
-        });
-        Self { id: file.id, size: file.size, pinned_at: file.created_at, metadata }
-    }
 }

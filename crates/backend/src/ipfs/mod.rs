@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * `model.rs` knows what a document is, how content ids look and how the outgoing form is framed; `incoming.rs` reads the
-//!   browser's form; `service.rs` moves pieces from one to the other while it inspects them.
+//!   browser's form; `service.rs` moves pieces from one to the other while it inspects them; `answers.rs` is what Pinata says.
 //! * A document is never held whole, in memory or on disk: what has been read and not sent is at most a few pieces, and a
 //!   browser is read no faster than Pinata reads.
 //!
@@ -14,6 +14,7 @@
 //! body, whose length was told beforehand, so that Pinata can never take half a document for a whole one. **Shutdown**:
 //! uploads are requests, which shutdown waits for. **Not here**: retries of an upload, since its bytes are gone.
 
+mod answers;
 pub mod client;
 pub mod error;
 mod incoming;

@@ -34,7 +34,7 @@ use super::{
     state::{Failure, Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
-    wakes::{Driven, Task},
+    wakes::{Driven, Driver},
     wire::{Socket, Stream, Wire},
 };
 
@@ -48,7 +48,7 @@ const READY_TIME: Duration = Duration::from_secs(1);
 /// What requests are handed to.
 #[derive(Debug)]
 pub(super) enum Send {
-    Http1(http1::SendRequest<Upload>, Arc<Task>),
+    Http1(http1::SendRequest<Upload>, Arc<Driver>),
     Http2(http2::SendRequest<Upload>, Arc<Sharing>),
 }
 
@@ -259,14 +259,14 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
 
 async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
     let (socket, wire) = Socket::new(stream);
-    let task = Arc::new(Task::default());
+    let driver = Arc::new(Driver::default());
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_HEAD as usize);
-    let handshake = builder.handshake(TokioIo::new(socket.driven_by(&task))).await;
+    let handshake = builder.handshake(TokioIo::new(socket.driven_by(&driver))).await;
     // HTTP/1 has no handshake: hyper only allocates here.
     let Ok((send, connection)) = handshake else { return };
-    let connection = Driven::new(connection, Arc::clone(&task));
-    let Some(ended) = occupied.opened(Send::Http1(send, task), wire, forward) else { return };
+    let connection = Driven::new(connection, Arc::clone(&driver));
+    let Some(ended) = occupied.opened(Send::Http1(send, driver), wire, forward) else { return };
     tokio::select! {
         biased;
         // Errors are told to the request under way; without one there is nobody to tell.

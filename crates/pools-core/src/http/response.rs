@@ -68,13 +68,13 @@ struct Coming {
 
 impl Coming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Send::Http1(_, task) = &self.lease.conn_ref().send else {
+        let Send::Http1(_, driver) = &self.lease.conn_ref().send else {
             return Pin::new(&mut self.body).poll_frame(cx);
         };
-        let (polled, woken) = task.hush(|| Pin::new(&mut self.body).poll_frame(cx));
+        let (polled, woken) = driver.hush(|| Pin::new(&mut self.body).poll_frame(cx));
         // To send the next piece, if there is one.
         if woken && !self.body.is_end_stream() {
-            task.poll_again();
+            driver.poll_again();
         }
         polled
     }

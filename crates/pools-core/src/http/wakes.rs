@@ -2,13 +2,13 @@
 //!
 //! A wake costs a poll of everything that hyper keeps of a connection. Two kinds change nothing:
 //!
-//! * Who takes a piece of a body wakes the connection to send the next, after the last piece too. [`Task::hush`] keeps
+//! * Who takes a piece of a body wakes the connection to send the next, after the last piece too. [`Driver::hush`] keeps
 //!   the wakes of one call back, and says whether there were any.
-//! * Each poll tries to read two or three times, and each try asks tokio's driver. [`Readiness`] remembers that there was nothing
-//!   to read until the driver says that there is.
+//! * Each poll tries to read two or three times, and each try asks tokio's I/O driver. [`Readiness`] remembers that there was nothing
+//!   to read until that says that there is.
 //!
 //! **Owners.** One task drives a connection all its life, so the waker of its first poll wakes it at any time. It owns the
-//! [`Driven`] connection and in it the socket with its [`Readiness`]; users of the connection share the [`Task`].
+//! [`Driven`] connection and in it the socket with its [`Readiness`]; users of the connection share the [`Driver`].
 //! **Cancel, panic**: what is hushed ends with the call, panics included. A wake of a task that has ended does nothing.
 //!
 //! **Not here**: HTTP/2, whose socket is polled by several futures, each of which must be woken by its own waker.
@@ -29,14 +29,14 @@ use std::{
 
 thread_local! {
     /// Whose wakes this thread keeps back (compared, never followed), and whether there were any.
-    static HUSHED: Cell<(*const Task, bool)> = const { Cell::new((ptr::null(), false)) };
+    static HUSHED: Cell<(*const Driver, bool)> = const { Cell::new((ptr::null(), false)) };
 }
 
 /// The task that drives a connection, as its users see it.
 #[derive(Debug, Default)]
-pub(super) struct Task(OnceLock<Waker>);
+pub(super) struct Driver(OnceLock<Waker>);
 
-impl Task {
+impl Driver {
     /// Polls the connection again. Before its first poll there is nothing to do.
     pub(super) fn poll_again(&self) {
         if let Some(waker) = self.0.get() {
@@ -57,7 +57,7 @@ impl Task {
 
 /// Ends with the call.
 struct Hush {
-    before: (*const Task, bool),
+    before: (*const Driver, bool),
 }
 
 impl Drop for Hush {
@@ -66,7 +66,7 @@ impl Drop for Hush {
     }
 }
 
-impl Wake for Task {
+impl Wake for Driver {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -80,17 +80,17 @@ impl Wake for Task {
     }
 }
 
-/// A connection whose wakes go through its [`Task`].
+/// A connection whose wakes go through its [`Driver`].
 #[derive(Debug)]
 pub(super) struct Driven<F> {
     connection: F,
-    task: Arc<Task>,
+    driver: Arc<Driver>,
     waker: Waker,
 }
 
 impl<F> Driven<F> {
-    pub(super) fn new(connection: F, task: Arc<Task>) -> Self {
-        Self { connection, waker: Waker::from(Arc::clone(&task)), task }
+    pub(super) fn new(connection: F, driver: Arc<Driver>) -> Self {
+        Self { connection, waker: Waker::from(Arc::clone(&driver)), driver }
     }
 }
 
@@ -99,8 +99,8 @@ impl<F: Future + Unpin> Future for Driven<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        let driver = this.task.0.get_or_init(|| cx.waker().clone());
-        debug_assert!(driver.will_wake(cx.waker()), "BUG: driven by another task than before");
+        let known = this.driver.0.get_or_init(|| cx.waker().clone());
+        debug_assert!(known.will_wake(cx.waker()), "BUG: driven by another task than before");
         Pin::new(&mut this.connection).poll(&mut Context::from_waker(&this.waker))
     }
 }
@@ -116,13 +116,13 @@ pub(super) struct Readiness {
 #[derive(Debug)]
 struct Came {
     maybe: AtomicBool,
-    task: Arc<Task>,
+    driver: Arc<Driver>,
 }
 
 impl Readiness {
     /// It may.
-    pub(super) fn new(task: Arc<Task>) -> Self {
-        let came = Arc::new(Came { maybe: AtomicBool::new(true), task });
+    pub(super) fn new(driver: Arc<Driver>) -> Self {
+        let came = Arc::new(Came { maybe: AtomicBool::new(true), driver });
         Self { waker: Waker::from(Arc::clone(&came)), came }
     }
 
@@ -147,7 +147,7 @@ impl Wake for Came {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.maybe.store(true, Release);
-        self.task.poll_again();
+        self.driver.poll_again();
     }
 }
 
@@ -174,26 +174,26 @@ mod tests {
         (Arc::clone(&wakes), Waker::from(wakes))
     }
 
-    /// A task, and the waker that its connection has left with somebody.
-    fn driven(by: &Waker) -> (Arc<Task>, Waker) {
-        let task = Arc::new(Task::default());
+    /// A driver, and the waker that its connection has left with somebody.
+    fn driven(by: &Waker) -> (Arc<Driver>, Waker) {
+        let driver = Arc::new(Driver::default());
         let mut left = None;
         let connection = Box::pin(poll_fn(|cx| {
             left = Some(cx.waker().clone());
             Poll::<()>::Pending
         }));
-        let mut driven = Driven::new(connection, Arc::clone(&task));
+        let mut driven = Driven::new(connection, Arc::clone(&driver));
         assert!(Pin::new(&mut driven).poll(&mut Context::from_waker(by)).is_pending());
         drop(driven);
-        (task, left.unwrap())
+        (driver, left.unwrap())
     }
 
     #[test]
     fn wakes_of_one_call_are_kept_back_and_no_others() {
         let ((wakes, waker), (others, other)) = (counted(), counted());
-        let ((task, left), (_, of_another)) = (driven(&waker), driven(&other));
+        let ((driver, left), (_, of_another)) = (driven(&waker), driven(&other));
 
-        let ((), kept_back) = task.hush(|| {
+        let ((), kept_back) = driver.hush(|| {
             left.wake_by_ref();
             of_another.wake_by_ref();
             std::thread::scope(|scope| drop(scope.spawn(|| left.wake_by_ref())));
@@ -201,18 +201,18 @@ mod tests {
 
         assert!(kept_back);
         assert_eq!((wakes.0.load(SeqCst), others.0.load(SeqCst)), (1, 1));
-        assert_eq!(task.hush(|| of_another.wake_by_ref()), ((), false));
+        assert_eq!(driver.hush(|| of_another.wake_by_ref()), ((), false));
         left.wake_by_ref();
         assert_eq!(wakes.0.load(SeqCst), 2);
-        task.poll_again();
+        driver.poll_again();
         assert_eq!(wakes.0.load(SeqCst), 3);
     }
 
     #[test]
     fn a_panic_ends_the_hush() {
         let (wakes, waker) = counted();
-        let (task, left) = driven(&waker);
-        let call = std::panic::AssertUnwindSafe(|| task.hush(|| panic!("on purpose")));
+        let (driver, left) = driven(&waker);
+        let call = std::panic::AssertUnwindSafe(|| driver.hush(|| panic!("on purpose")));
         assert!(std::panic::catch_unwind(call).is_err());
         left.wake();
         assert_eq!(wakes.0.load(SeqCst), 1);
@@ -221,8 +221,8 @@ mod tests {
     #[test]
     fn reading_is_tried_again_when_something_came() {
         let (wakes, waker) = counted();
-        let (task, _) = driven(&waker);
-        let mut readiness = Readiness::new(task);
+        let (driver, _) = driven(&waker);
+        let mut readiness = Readiness::new(driver);
         let mut left = None;
         let mut tries = 0;
         let mut nothing = || {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::wakes::{Readiness, Task};
+use super::wakes::{Driver, Readiness};
 
 /// Instants do not fit into an atomic; nanoseconds since this one do.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -125,9 +125,9 @@ impl Socket {
         (Self { stream, wire: Arc::clone(&wire), readiness: None }, wire)
     }
 
-    /// Only this task reads.
-    pub(super) fn driven_by(self, task: &Arc<Task>) -> Self {
-        Self { readiness: Some(Readiness::new(Arc::clone(task))), ..self }
+    /// Only the task behind this driver reads.
+    pub(super) fn driven_by(self, driver: &Arc<Driver>) -> Self {
+        Self { readiness: Some(Readiness::new(Arc::clone(driver))), ..self }
     }
 
     fn wrote(&self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {

@@ -44,6 +44,10 @@ impl<T> Line<T> {
     }
 
     fn find(&self, number: u64) -> Option<usize> {
+        // Most often it is asked for one that was just served, and who was served came before all the others.
+        if self.waiters.front().is_none_or(|first| number < first.number) {
+            return None;
+        }
         self.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok()
     }
 

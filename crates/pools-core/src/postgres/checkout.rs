@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::{
     SLOT_TIMEOUT, Shared,
     conn::Conn,
+    errand::{Errand, Who},
     error::PgError,
     held::{Held, Home, Inside, Parts, Place, SlotGuard},
     lease::Lease,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     admission::{Entered, Refused},
-    holders::{Leases, Record},
+    holders::Leases,
     resilience::{deadline, outgoing},
     stats::{CloseReason, Outcome},
 };
@@ -59,37 +60,6 @@ enum Admitted {
     Handed(Held),
 }
 
-/// For whom a connection is checked out.
-#[derive(Clone, Copy)]
-pub(super) struct Errand {
-    pub(super) who: Who,
-    /// Since when it is waited for.
-    pub(super) began: Instant,
-    /// Longest time to open a connection.
-    pub(super) limit: Duration,
-}
-
-/// Who wants a connection.
-#[derive(Clone, Copy)]
-pub(super) enum Who {
-    /// The pool itself.
-    Nobody,
-    Caller(&'static Location<'static>),
-    /// Callers of the lane, of whom the first stood there.
-    Lane(&'static Location<'static>),
-}
-
-impl Errand {
-    /// Of somebody who holds it from now on.
-    pub(super) fn record(self, now: Instant) -> Option<Record> {
-        match self.who {
-            Who::Nobody => None,
-            Who::Caller(site) => Some(Record::new(site, now)),
-            Who::Lane(site) => Some(Record::shared(site, now)),
-        }
-    }
-}
-
 impl Shared {
     pub(super) fn acquire(
         self: Arc<Self>,
@@ -105,12 +75,11 @@ impl Shared {
     ) -> Result<Lease, PgError> {
         outgoing::begin().await;
         let started = Instant::now();
-        let errand = Errand { who, began: started, limit: self.config.connect_timeout };
-        let (mut step, mut now) = (begin(self, started, errand), started);
+        let (mut step, mut now) = (begin(self, started, who), started);
         if let Step::Outside(pool) = step {
             let admitted = pool.wait(started, site).await?;
             now = Instant::now();
-            step = enter_after_waiting(admitted, started, now, errand, site);
+            step = enter_after_waiting(admitted, started, now, who, site);
         }
         if let Step::Due(parts) = step {
             let attempt = Attempt::of(Arc::clone(parts.home.pool()), started, site);
@@ -120,7 +89,7 @@ impl Shared {
         match step {
             Step::Fit(parts) => Ok(Lease::new(Held::new(parts, now))),
             // In a box, since it is large and seldom needed.
-            step => acquire_from(step, started, now, site, errand).boxed().await,
+            step => acquire_from(step, started, now, who, site).boxed().await,
         }
     }
 
@@ -184,18 +153,18 @@ impl Shared {
 }
 
 /// Goes as far as is possible without waiting.
-fn begin(pool: Arc<Shared>, now: Instant, errand: Errand) -> Step {
+fn begin(pool: Arc<Shared>, now: Instant, who: Who) -> Step {
     let Ok(Some(place)) = pool.gate.try_enter() else { return Step::Outside(pool) };
     place.keep();
-    enter(Inside::taken(pool), now, errand, Some(Duration::ZERO))
+    enter(Inside::taken(pool), now, who, Some(Duration::ZERO))
 }
 
 /// The same, once inside. An acquire that ends here is counted, as one that has `waited` so long.
-fn enter(inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>) -> Step {
+fn enter(inside: Inside, now: Instant, who: Who, waited: Option<Duration>) -> Step {
     // Not ready when bb8 makes a slot first, which takes it one hop.
     let slot = pin!(inside.pool().slots.get_owned()).now_or_never();
     match slot {
-        Some(Ok(slot)) => look(slot, inside, now, errand, waited),
+        Some(Ok(slot)) => look(slot, inside, now, who, waited),
         _ => Step::Inside(inside),
     }
 }
@@ -205,13 +174,13 @@ fn enter_after_waiting(
     admitted: Admitted,
     started: Instant,
     now: Instant,
-    errand: Errand,
+    who: Who,
     site: &Location<'_>,
 ) -> Step {
     let waited = now.saturating_duration_since(started);
     let step = match admitted {
-        Admitted::Inside(inside) => enter(inside, now, errand, Some(waited)),
-        Admitted::Handed(held) => take_over(held, now, errand, waited),
+        Admitted::Inside(inside) => enter(inside, now, who, Some(waited)),
+        Admitted::Handed(held) => take_over(held, now, who, waited),
     };
     if let Step::Fit(parts) = &step {
         parts.home.pool().tell_if_slow(waited, site, None);
@@ -223,9 +192,10 @@ async fn acquire_from(
     step: Step,
     started: Instant,
     now: Instant,
+    who: Who,
     site: &'static Location<'static>,
-    errand: Errand,
 ) -> Result<Lease, PgError> {
+    let errand = Errand { who, began: started, limit: step.pool().config.connect_timeout };
     let attempt = Attempt::of(Arc::clone(step.pool()), started, site);
     let result = finish(step, now, errand).await;
     let ended = result.as_ref().map_or_else(|_| Instant::now(), |(_, since)| *since);
@@ -235,7 +205,7 @@ async fn acquire_from(
 /// Finds a fit connection, or opens one; and since when it is out.
 pub(super) async fn checkout(inside: Inside, errand: Errand) -> Result<(Parts, Instant), PgError> {
     let now = Instant::now();
-    finish(enter(inside, now, errand, None), now, errand).await
+    finish(enter(inside, now, errand.who, None), now, errand).await
 }
 
 async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Parts, Instant), PgError> {
@@ -250,7 +220,7 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
                 }
                 let slot = inside.pool().slots.get_owned().await;
                 let slot = slot.map_err(|_| inside.pool().exhausted(now))?;
-                look(slot, inside, now, errand, None)
+                look(slot, inside, now, errand.who, None)
             }
             Step::Due(parts) => {
                 let (checked, at) = check(parts, now).await;
@@ -267,7 +237,7 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
 }
 
 /// What there is in a slot. If that is fit for use, and the acquire to be counted here, it has `waited` so long.
-fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, waited: Option<Duration>) -> Step {
+fn look(mut slot: SlotGuard, inside: Inside, now: Instant, who: Who, waited: Option<Duration>) -> Step {
     let pool = inside.pool();
     let Some(conn) = slot.conn.take() else {
         // Left by a caller that went away while bb8 made it? Behind it there is something better. Or bb8's queue is
@@ -276,14 +246,14 @@ fn look(mut slot: SlotGuard, inside: Inside, now: Instant, errand: Errand, waite
         let better = pool.slots.state().idle_connections > 0 || pool.state.lock().counts().idle > 0;
         return if better { Step::Inside(inside) } else { Step::Empty(Place { slot, inside }) };
     };
-    judge(conn, Phase::Idle, Place { slot, inside }, now, errand, waited)
+    judge(conn, Phase::Idle, Place { slot, inside }, now, who, waited)
 }
 
 /// The same for what was handed over.
-fn take_over(held: Held, now: Instant, errand: Errand, waited: Duration) -> Step {
+fn take_over(held: Held, now: Instant, who: Who, waited: Duration) -> Step {
     let Parts { conn, home } = held.into_parts();
     match home {
-        Home::Place(place) => judge(conn, Phase::Out, place, now, errand, Some(waited)),
+        Home::Place(place) => judge(conn, Phase::Out, place, now, who, Some(waited)),
         Home::Nowhere(_) => unreachable!("BUG: what was detached is not handed on"),
     }
 }
@@ -294,12 +264,12 @@ fn judge(
     phase: Phase,
     place: Place,
     now: Instant,
-    errand: Errand,
+    who: Who,
     waited: Option<Duration>,
 ) -> Step {
     let pool = place.inside.pool();
     let (expired, due) = (now >= conn.expires, pool.is_due(now.saturating_duration_since(conn.used)));
-    let holder = errand.record(now);
+    let holder = who.record(now);
     // What ends while it is idle is idle no longer; what ends on its way from hand to hand is still out.
     let dead = phase == Phase::Out && conn.is_dead();
     let waited = waited.filter(|_| !expired && !due && !dead);

@@ -36,7 +36,7 @@ use futures_util::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Shared, checkout::Who, config::PgConfig, conn::First, error::PgError, lease::Lease};
+use super::{Shared, config::PgConfig, conn::First, errand::Who, error::PgError, lease::Lease};
 use crate::resilience::{deadline, outgoing};
 
 /// Statements at a time on one member before the next one is opened: few round trips' worth, so that a lone
@@ -65,6 +65,17 @@ impl Member {
         let off = config.transaction_pooling;
         let count = if off { 0 } else { config.pipeline_connections.min(config.size) };
         (0..count).map(|_| Self::default()).collect()
+    }
+
+    /// The lease it carries, if new statements may go there: it is of this epoch, which a paused pool has none of.
+    fn usable(&self, epoch: Option<u64>, now: Instant) -> Option<Arc<Lease>> {
+        let carrier = self.carrier.lock().upgrade()?;
+        let conn = carrier.conn();
+        let good = Some(conn.epoch) == epoch
+            && !conn.is_dead()
+            && !conn.abandoned.load(Ordering::Acquire)
+            && now < conn.expires;
+        good.then_some(carrier)
     }
 }
 
@@ -169,8 +180,9 @@ impl Lane {
         let started = Instant::now();
         let latest = started + self.pool.config.timeout;
         let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
+        let mut now = started;
         loop {
-            let Members { best, vacant } = self.pool.members();
+            let Members { best, vacant } = self.pool.members(now);
             let vacant = match (best, vacant) {
                 (Some((load, carrier)), vacant) => {
                     if load > 1 {
@@ -202,6 +214,7 @@ impl Lane {
                 Err(error) if matches!(*error, PgError::Exhausted { .. }) && Instant::now() < latest => {}
                 Err(error) => return Err(error.of_acquire()),
             }
+            now = Instant::now();
         }
     }
 
@@ -234,22 +247,14 @@ impl Lane {
 }
 
 impl Shared {
-    /// The lease a member carries, if new statements may go there.
-    fn usable(&self, member: &Member, now: Instant) -> Option<Arc<Lease>> {
-        let carrier = member.carrier.lock().upgrade()?;
-        let conn = carrier.conn();
-        let good = !conn.is_dead() && !conn.abandoned.load(Ordering::Acquire) && now < conn.expires && {
+    fn members(&self, now: Instant) -> Members {
+        let epoch = {
             let state = self.state.lock();
-            conn.epoch == state.epoch() && !state.is_paused()
+            (!state.is_paused()).then(|| state.epoch())
         };
-        good.then_some(carrier)
-    }
-
-    fn members(&self) -> Members {
-        let now = Instant::now();
         let mut members = Members { best: None, vacant: None };
         for (index, member) in self.lane.iter().enumerate() {
-            let Some(carrier) = self.usable(member, now) else {
+            let Some(carrier) = member.usable(epoch, now) else {
                 members.vacant = members.vacant.or(Some(index));
                 continue;
             };

@@ -57,6 +57,7 @@ mod checkout;
 mod conn;
 mod control;
 mod drain;
+mod errand;
 mod error;
 mod held;
 mod lane;

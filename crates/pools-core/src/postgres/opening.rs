@@ -27,8 +27,8 @@ use tokio::{
 use super::{
     Shared,
     cache::Statements,
-    checkout::{Errand, Who},
     conn::Conn,
+    errand::{Errand, Who},
     error::{OpenError, PgError, chain},
     held::{GRACE, Held, Home, Parts, Place},
     link::Link,
@@ -84,7 +84,7 @@ impl Shared {
         let held = opened.map_err(|_| PgError::Closed)?;
         let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
         let since = held.since;
-        if let Some(record) = errand.record(since) {
+        if let Some(record) = errand.who.record(since) {
             held.pool().state.lock().hold(held.conn().id, record);
         }
         Ok((held.into_parts(), since))

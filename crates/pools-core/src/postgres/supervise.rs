@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
-    checkout::{Errand, Who, checkout},
+    checkout::checkout,
     conn::Conn,
+    errand::{Errand, Who},
     error::PgError,
     held::{Held, Inside},
     state::Bounds,

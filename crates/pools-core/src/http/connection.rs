@@ -52,6 +52,23 @@ pub(super) enum Send {
     Http2(http2::SendRequest<Upload>, Arc<Sharing>),
 }
 
+impl Send {
+    /// Whether a request can be handed over: the last exchange may be complete for its caller a moment before hyper is ready for the
+    /// next. `None` when that takes too long.
+    pub(super) async fn ready(&mut self, timer: &mut Timer) -> Option<hyper::Result<()>> {
+        let Self::Http1(send, _) = self else { return Some(Ok(())) };
+        let mut latest = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = send.poll_ready(cx) {
+                return Poll::Ready(Some(ready));
+            }
+            let latest = *latest.get_or_insert_with(|| Instant::now() + READY_TIME);
+            timer.poll(cx, latest).map(|()| None)
+        })
+        .await
+    }
+}
+
 /// What the peer has said of how many requests it takes at once. Written by the task of the connection.
 #[derive(Debug)]
 pub(super) struct Sharing {
@@ -98,21 +115,6 @@ pub(super) struct Conn {
 impl Conn {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.send, Send::Http2(..))
-    }
-
-    /// Whether a request can be handed over: the last exchange may be complete for its caller a moment before hyper is ready for the
-    /// next. `None` when that takes too long.
-    pub(super) async fn ready(&mut self) -> Option<hyper::Result<()>> {
-        let Send::Http1(send, _) = &mut self.send else { return Some(Ok(())) };
-        let mut latest = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(ready) = send.poll_ready(cx) {
-                return Poll::Ready(Some(ready));
-            }
-            let latest = *latest.get_or_insert_with(|| Instant::now() + READY_TIME);
-            self.timer.poll(cx, latest).map(|()| None)
-        })
-        .await
     }
 }
 
@@ -274,5 +276,29 @@ async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
             tracing::trace!(%error, "idle connection ended");
         },
         _ = ended => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_not_ready_for_a_request_is_waited_for_a_second_and_no_longer() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (send, mut connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let mut send = Send::Http1(send, Arc::default());
+        let started = Instant::now();
+        // Nobody drives it.
+        assert!(send.ready(&mut Timer::default()).await.is_none());
+        assert_eq!(started.elapsed(), READY_TIME);
+
+        let driven = poll_fn(|cx| {
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+            Poll::Ready(())
+        });
+        driven.await;
+        assert!(matches!(send.ready(&mut Timer::default()).await, Some(Ok(()))));
+        assert_eq!(started.elapsed(), READY_TIME);
     }
 }

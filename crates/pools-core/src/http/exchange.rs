@@ -91,7 +91,8 @@ impl RequestBuilder {
 
     async fn exchange(&self, mut lease: Lease, target: &Target, at: At) -> Result<Response, Failed> {
         let reused = lease.reused;
-        match lease.conn().ready().await {
+        let conn = lease.conn();
+        match conn.send.ready(&mut conn.timer).await {
             Some(Ok(())) => {}
             Some(Err(cause)) => {
                 lease.close(CloseReason::Peer);

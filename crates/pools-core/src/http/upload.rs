@@ -114,7 +114,10 @@ impl Content {
     }
 
     pub(super) fn upload(&self) -> Upload {
-        Upload { rest: self.clone(), moved: None }
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Upload(None),
+            _ => Upload(Some(Box::new(Rest { content: self.clone(), moved: None }))),
+        }
     }
 }
 
@@ -181,17 +184,22 @@ impl Source {
     }
 }
 
-/// A request body as hyper reads it.
+/// A request body as hyper reads it. One pointer, since hyper moves it along with the request some twenty times.
 #[derive(Debug)]
-pub(super) struct Upload {
-    rest: Content,
+pub(super) struct Upload(Option<Box<Rest>>);
+
+#[derive(Debug)]
+struct Rest {
+    content: Content,
     moved: Option<Arc<Wire>>,
 }
 
 impl Upload {
     /// Where no socket is the request's own, what is handed over is what has moved.
     pub(super) fn told_to(&mut self, moved: Arc<Wire>) {
-        self.moved = Some(moved);
+        if let Some(rest) = &mut self.0 {
+            rest.moved = Some(moved);
+        }
     }
 }
 
@@ -200,35 +208,36 @@ impl Body for Upload {
     type Error = UploadError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let piece = match &mut self.rest {
-            Content::Whole(rest) if rest.is_empty() => None,
-            Content::Whole(rest) => Some(Ok(rest.split_to(rest.len().min(PIECE)))),
+        let Some(rest) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let piece = match &mut rest.content {
+            Content::Whole(bytes) if bytes.is_empty() => None,
+            Content::Whole(bytes) => Some(Ok(bytes.split_to(bytes.len().min(PIECE)))),
             Content::Streamed(streamed) => ready!(streamed.source.lock().poll_piece(cx)),
         };
-        if let (Some(Ok(piece)), Some(moved)) = (&piece, &self.moved) {
+        if let (Some(Ok(piece)), Some(moved)) = (&piece, &rest.moved) {
             moved.did_write(piece.len());
         }
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.rest {
-            Content::Whole(rest) => rest.is_empty(),
+        self.0.as_ref().is_none_or(|rest| match &rest.content {
+            Content::Whole(bytes) => bytes.is_empty(),
             Content::Streamed(streamed) => {
                 let source = streamed.source.lock();
                 source.ended && source.left == 0
             }
-        }
+        })
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.rest {
-            Content::Whole(rest) => rest.len() as u64,
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |rest| match &rest.content {
+            Content::Whole(bytes) => bytes.len() as u64,
             Content::Streamed(streamed) => streamed.source.lock().left,
-        })
+        }))
     }
 }
 

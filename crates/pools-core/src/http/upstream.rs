@@ -140,11 +140,12 @@ impl Upstream {
     #[track_caller]
     pub fn request(&self, method: Method, path_and_query: &str) -> RequestBuilder {
         // Anything else would continue the host or the last segment of the base.
-        let joined = match path_and_query.chars().next() {
-            None | Some('/' | '?') => format!("{}{path_and_query}", self.shared.base),
-            Some(_) => format!("{}/{path_and_query}", self.shared.base),
+        let slash = match path_and_query.as_bytes().first() {
+            None | Some(b'/' | b'?') => "",
+            Some(_) => "/",
         };
-        let request = RequestBuilder::new(self.pool.clone(), Location::caller(), method, &joined);
+        let url = [&*self.shared.base, slash, path_and_query].concat();
+        let request = RequestBuilder::new(self.pool.clone(), Location::caller(), method, &url);
         request.through(Arc::clone(&self.shared))
     }
 

@@ -3,17 +3,14 @@
 
 READY_BOUND=60
 
-# build PACKAGE CARGO-OPTION…: each on its own, so that ml-api gets no pool that only the backend asks for.
+# build: in one go. Apart, each with its own features of what all of them use, most of that would be compiled three times;
+# the images are built apart, so that ml-api has no pool in it that only the backend asks for.
 build() {
-    (cd "$ROOT" && cargo build --release --target-dir "${TARGET%/release}" -p "$@") ||
-        fail "$1 does not build" 'see what cargo says above; what ran before runs on unchanged'
-}
-
-build_all() {
+    local packages=(-p backend -p ml-api)
+    [ -z "$SEED" ] || packages+=(-p testkit --features testkit/devchain)
     step 'building in release mode (minutes the first time)'
-    build backend
-    build ml-api
-    [ -z "$SEED" ] || build testkit --features devchain --bin devchain
+    (cd "$ROOT" && cargo build --release --bins --target-dir "${TARGET%/release}" "${packages[@]}") ||
+        fail 'the services do not build' 'see what cargo says above; what ran before runs on unchanged'
 }
 
 # compose_environments: sets BACKEND_ENV and ML_ENV, what each service is told beyond the environment given to us.

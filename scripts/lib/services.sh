@@ -3,13 +3,12 @@
 
 READY_BOUND=60
 
-# build: in one go. Apart, each with its own features of what all of them use, most of that would be compiled three times;
-# the images are built apart, so that ml-api has no pool in it that only the backend asks for.
+# build: always the same programs in one go. Apart, or now these and now those, each set has its own features of what all of
+# them use, and most of that is compiled again. The images are built apart, so that ml-api has no pool that only the backend uses.
 build() {
-    local packages=(-p backend -p ml-api)
-    [ -z "$SEED" ] || packages+=(-p testkit --features testkit/devchain)
     step 'building in release mode (minutes the first time)'
-    (cd "$ROOT" && cargo build --release --bins --target-dir "${TARGET%/release}" "${packages[@]}") ||
+    (cd "$ROOT" && cargo build --release --bins --target-dir "${TARGET%/release}" \
+        -p backend -p ml-api -p testkit --features testkit/devchain) ||
         fail 'the services do not build' 'see what cargo says above; what ran before runs on unchanged'
 }
 

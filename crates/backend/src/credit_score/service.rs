@@ -8,7 +8,7 @@ use pools_core::{
     resilience::deadline,
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::model::{Category, Parts, parts, score};
 use crate::{
@@ -136,11 +136,8 @@ impl ScoreService {
 /// What is done by the request's deadline. The parts of an analysis end a little earlier, so that those that are there can be
 /// put together.
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, ScoreError> {
-    let now = Instant::now();
-    let end = deadline::current().unwrap_or(now + PATIENCE);
-    let left = end.saturating_duration_since(now);
-    let parts = deadline::scope(end - ROUND_OFF.min(left / 10), work);
-    timeout_at(end, parts).await.map_err(|_| ScoreError::Late)
+    let end = deadline::current().unwrap_or_else(|| Instant::now() + PATIENCE);
+    deadline::within(end, ROUND_OFF, work).await.ok_or(ScoreError::Late)
 }
 
 fn scored(analysis: Analysis) -> Result<Scored, ScoreError> {

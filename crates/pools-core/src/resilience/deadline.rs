@@ -9,7 +9,9 @@
 //!
 //! **Cancel safety**: a scope holds nothing.
 
-use tokio::time::Instant;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 tokio::task_local! {
     static DEADLINE: Instant;
@@ -26,6 +28,17 @@ pub async fn beyond<F: Future>(deadline: Instant, work: F) -> F::Output {
     DEADLINE.scope(deadline, work).await
 }
 
+/// What comes of `work` by `end`, or `None`. Its outgoing calls end `round_off` before that, or a tenth of the time that is left when that is
+/// less: so a call that is too late fails by itself, is counted and blamed on who was slow, where one that ends together with everything
+/// around it would be dropped unheard as often as not; and what the other parts found can still be put together.
+///
+/// # Cancel safety
+/// As `work`, which is dropped at `end`.
+pub async fn within<F: Future>(end: Instant, round_off: Duration, work: F) -> Option<F::Output> {
+    let left = end.saturating_duration_since(Instant::now());
+    timeout_at(end, scope(end - round_off.min(left / 10), work)).await.ok()
+}
+
 /// By when the request of the current task must be answered; `None` outside of a request.
 pub fn current() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok()
@@ -38,7 +51,7 @@ pub fn earliest(own: Option<Instant>) -> Option<Instant> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use tokio::time::sleep_until;
 
     use super::*;
 
@@ -57,5 +70,28 @@ mod tests {
         })
         .await;
         assert_eq!(current(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_end_before_what_waits_for_them() {
+        let ms = Duration::from_millis;
+        let now = Instant::now();
+        let ends = async { current() };
+        assert_eq!(within(now + ms(2_000), ms(100), ends).await, Some(Some(now + ms(1_900))));
+        assert_eq!(within(now + ms(500), ms(100), async { current() }).await, Some(Some(now + ms(450))));
+        assert_eq!(
+            within(now, ms(100), async { current() }).await,
+            Some(Some(now)),
+            "nothing is left to keep back"
+        );
+        let late = async { sleep_until(current().expect("a deadline")).await };
+        assert_eq!(
+            within(now + ms(500), ms(100), late).await,
+            Some(()),
+            "a call that fails in time is heard"
+        );
+        let deaf = sleep_until(now + ms(2_000));
+        assert_eq!(within(now + ms(1_000), ms(100), deaf).await, None);
+        assert_eq!(now.elapsed(), ms(1_000));
     }
 }

@@ -19,7 +19,7 @@ use actix_web::{
     HttpRequest, HttpResponse, body::BoxBody, dev::ServiceRequest, http::header, middleware::Next,
 };
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{Problem, cors, limits::is_exempt, ops::Ops, windows::Standing};
 use crate::resilience::{deadline, outgoing};
@@ -77,23 +77,22 @@ async fn held_back(
 
 /// The handler's answer, or 504. Every error answer becomes problem+json, whoever made it, and a panic a 500.
 async fn in_time(limit: Duration, request: ServiceRequest, next: Next<BoxBody>, path: &str) -> Answered {
-    let latest = Instant::now() + limit - TO_ANSWER.min(limit / 10);
-    let work = deadline::scope(latest, AssertUnwindSafe(next.call(request)).catch_unwind());
-    match timeout(limit, work).await {
-        Ok(Ok(Ok(response))) => {
+    let work = AssertUnwindSafe(next.call(request)).catch_unwind();
+    match deadline::within(Instant::now() + limit, TO_ANSWER, work).await {
+        Some(Ok(Ok(response))) => {
             let (request, response) = response.into_parts();
             (Some(request), problem_of(response, path))
         }
-        Ok(Ok(Err(error))) => {
+        Some(Ok(Err(error))) => {
             let problem = error.as_error::<Problem>().cloned();
             let status = error.as_response_error().status_code();
             (None, problem.unwrap_or_else(|| Problem::from_status(status)).response(path))
         }
-        Ok(Err(_)) => {
+        Some(Err(_)) => {
             tracing::error!("a handler panicked");
             (None, Problem::internal().response(path))
         }
-        Err(_) => {
+        None => {
             tracing::warn!(?limit, "the request was cut: it took too long");
             (None, Problem::out_of_time().response(path))
         }

@@ -175,7 +175,8 @@ impl Conn {
     /// lease; [`clean`](Self::clean) undoes it.
     pub(super) fn limit_by(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Some(share) = self.rules.share_of(left) else { return };
+        // Too late, the statement is not sent either.
+        let Some(share) = self.rules.share_of(left).filter(|share| !share.is_zero()) else { return };
         if !self.limited.swap(true, Ordering::AcqRel) {
             // Polled once, it is sent. Nobody waits for the answer, which comes before that of the statement.
             drop(self.client.batch_execute(&self.rules.limit(share)).now_or_never());

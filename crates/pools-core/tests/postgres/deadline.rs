@@ -109,6 +109,7 @@ async fn pg_31_after_the_deadline_nothing_is_sent_any_more() {
     let lease = pool.acquire().await.unwrap();
     let late = deadline::scope(Instant::now(), lease.execute("CREATE TABLE loans ()", &[])).await;
     assert!(matches!(late, Err(PgError::Late { .. })), "{late:?}");
+    assert_eq!(server_side_limit(&lease).await, 30_000, "a limit was set for a statement that was not sent");
     let there = lease.query_one("SELECT to_regclass('loans') IS NOT NULL", &[]).await.unwrap();
     assert!(!there.get::<_, bool>(0), "the lease goes on, and the table is there");
 }

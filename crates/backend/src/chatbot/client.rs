@@ -11,7 +11,7 @@ use pools_core::{
     resilience::deadline,
 };
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     answer::{self, Events, Fault},
@@ -22,6 +22,8 @@ use crate::third_party::ThirdPartyError;
 
 /// Gemini's name in errors.
 pub(super) const GEMINI: &str = "Gemini";
+/// It had not said a word when the request's time was up.
+pub(super) const LATE: ThirdPartyError = ThirdPartyError::Late { upstream: GEMINI };
 /// Longest whole answer: the most tokens that are asked for take some 50 kB.
 const LIMIT: usize = 4 * 1024 * 1024;
 /// Of an answer that is an error, so much is looked at.
@@ -112,11 +114,7 @@ impl GeminiClient {
         let request = self.post("streamGenerateContent?alt=sse", body);
         // The stream goes on behind the head of our own answer, and so beyond the deadline for that.
         let sent = deadline::beyond(Instant::now() + self.stream_patience, request.send());
-        let late = |_| ThirdPartyError::Late { upstream: GEMINI };
-        let sent = match deadline::current() {
-            Some(latest) => timeout_at(latest, sent).await.map_err(late)?,
-            None => sent.await,
-        };
+        let sent = deadline::in_time(sent).await.ok_or(LATE)?;
         let response = self.accepted(sent.map_err(unreached)?).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {

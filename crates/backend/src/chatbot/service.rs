@@ -3,12 +3,12 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use pools_core::{health::HealthState, tasks::Tasks};
+use pools_core::{health::HealthState, resilience::deadline, tasks::Tasks};
 use serde_json::Value;
 
 use super::{
     answer::{self, End, Intent, Piece},
-    client::{self, GEMINI, GeminiClient},
+    client::{self, GEMINI, GeminiClient, LATE},
     error::ChatError,
     model::{self, Turn},
 };
@@ -71,7 +71,9 @@ impl ChatService {
         let events = self.client()?.stream(&model::chat_request(turns)).await;
         let events = self.judged(events.map_err(ChatError::Gemini))?;
         let mut pieces: Pieces = Box::pin(self.clone().pieces(events));
-        match pieces.try_next().await? {
+        // A head is no word yet.
+        let first = deadline::in_time(pieces.try_next()).await;
+        match first.unwrap_or_else(|| self.judged(Err(ChatError::Gemini(LATE))))? {
             Some(first) => Ok(Box::pin(stream::once(async { Ok(first) }).chain(pieces))),
             None => Err(broken_off()),
         }

@@ -244,6 +244,21 @@ async fn what_breaks_a_stream_is_its_last_event_and_what_prevents_it_is_a_proble
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_first_word_is_given_up_at_the_requests_deadline_and_geminis_fault() {
+    let gemini = model().await;
+    let backend = backend(&gemini, &[("REQUEST_TIMEOUT", "1")]).await;
+    gemini.misbehave(GeminiFault::CutAt(0, End::Hang));
+    let answer = streamed(&backend, &json!({ "message": "Rates?" })).await;
+    assert_eq!(code(&answer), (504, "upstream_timeout"), "{}", answer.text);
+    assert!(answer.body["detail"].as_str().unwrap().contains("Gemini"), "{}", answer.text);
+    assert_eq!(backend.health_of("gemini").await, "down");
+    until(BOUND, || gemini.open() == 0).await;
+    gemini.behave();
+    assert_eq!(streamed(&backend, &json!({ "message": "Rates?" })).await.status, 200);
+    assert_eq!(backend.health_of("gemini").await, "up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_of_geminis_errors_is_told_apart() {
     let gemini = model().await;
     let cases = [

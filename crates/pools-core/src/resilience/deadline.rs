@@ -28,6 +28,17 @@ pub async fn beyond<F: Future>(deadline: Instant, work: F) -> F::Output {
     DEADLINE.scope(deadline, work).await
 }
 
+/// What comes of `work` by the [current](current) deadline, or `None`: for work that waits on more than the pools, which know it.
+///
+/// # Cancel safety
+/// As `work`, which is dropped then.
+pub async fn in_time<F: Future>(work: F) -> Option<F::Output> {
+    match current() {
+        Some(end) => timeout_at(end, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
 /// What comes of `work` by `end`, or `None`. Its outgoing calls end `round_off` before that, or a tenth of the time that is left when that is
 /// less: so a call that is too late fails by itself, is counted and blamed on who was slow, where one that ends together with everything
 /// around it would be dropped unheard as often as not; and what the other parts found can still be put together.
@@ -70,6 +81,15 @@ mod tests {
         })
         .await;
         assert_eq!(current(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_in_time_where_there_is_a_deadline() {
+        let soon = Instant::now() + Duration::from_secs(1);
+        let later = || sleep_until(soon + Duration::from_secs(1));
+        assert_eq!(scope(soon, in_time(later())).await, None);
+        assert_eq!(Instant::now(), soon);
+        assert_eq!(in_time(later()).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]

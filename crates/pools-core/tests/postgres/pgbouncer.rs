@@ -11,8 +11,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::{at, exactly, ms, open, secs, settled};
 
+/// Opening waits for one of its two server processes, among all who use them.
 fn behind(proxy: &PgBouncer, server: &Postgres) -> PgConfig {
-    PgConfig { transaction_pooling: true, statement_cache: 0, ..at(&proxy.through(&server.url())) }
+    let (transaction_pooling, statement_cache, connect_timeout) = (true, 0, secs(60));
+    let url = proxy.through(&server.url());
+    PgConfig { transaction_pooling, statement_cache, connect_timeout, timeout: secs(120), ..at(&url) }
 }
 
 async fn count(lease: &pools_core::postgres::Lease, sql: &str) -> i64 {

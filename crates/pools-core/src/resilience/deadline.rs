@@ -28,7 +28,7 @@ pub async fn beyond<F: Future>(deadline: Instant, work: F) -> F::Output {
     DEADLINE.scope(deadline, work).await
 }
 
-/// What comes of `work` by the [current](current) deadline, or `None`: for work that waits on more than the pools, which know it.
+/// What comes of `work` by the [current] deadline, or `None`: for work that waits on more than the pools, which know it.
 ///
 /// # Cancel safety
 /// As `work`, which is dropped then.

@@ -21,8 +21,6 @@ const SCORES: Namespace = Namespace::new("credit_score", 1);
 const AT_ONCE: usize = 8;
 /// Of a request without a deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Time to put the parts together, at most.
-const ROUND_OFF: Duration = Duration::from_millis(100);
 
 /// A score and what it was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,7 +135,7 @@ impl ScoreService {
 /// put together.
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, ScoreError> {
     let end = deadline::current().unwrap_or_else(|| Instant::now() + PATIENCE);
-    deadline::within(end, ROUND_OFF, work).await.ok_or(ScoreError::Late)
+    deadline::within(end, deadline::ROUND_OFF, work).await.ok_or(ScoreError::Late)
 }
 
 fn scored(analysis: Analysis) -> Result<Scored, ScoreError> {

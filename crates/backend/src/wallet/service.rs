@@ -44,9 +44,6 @@ const NETWORKS: [(u64, &str); 8] = [
     (42_161, "arbitrum"),
 ];
 
-/// Time to tell the late call from the one that waited for it, at most.
-const ROUND_OFF: Duration = Duration::from_millis(100);
-
 /// The network that a wallet is looked for on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -198,7 +195,7 @@ impl WalletService {
 
     async fn lending(&self, wallet: WalletAddress) -> Result<Cached<Lending>, Source> {
         let late = || unavailable("the contract was not read in time".to_owned());
-        let borrower = in_time(self.contracts.borrower(wallet.get())).await.ok_or_else(late)?;
+        let borrower = deadline::in_time(self.contracts.borrower(wallet.get())).await.ok_or_else(late)?;
         let missing = |error: ContractError| {
             let status = if error.is_not_configured() { Status::NotConfigured } else { Status::Unavailable };
             Source::missing(status, Some(error.reason()))
@@ -221,7 +218,7 @@ impl WalletService {
         let key = CacheKey::new(namespace).part(&network.name).address(wallet.lower());
         let policy = Policy::new(ttl);
         // Who waits for somebody else's load has a deadline too.
-        let list = in_time(self.cache.get_or_load(&key, &policy, load.boxed())).await;
+        let list = deadline::in_time(self.cache.get_or_load(&key, &policy, load.boxed())).await;
         list.ok_or_else(|| Arc::new(ListError::Late))?.map_err(shared)
     }
 }
@@ -328,14 +325,6 @@ impl Found {
         let mut source = Source { truncated, ..self.source("etherscan") };
         level(&mut source, cached);
         source
-    }
-}
-
-/// What is done by the request's deadline, if it has one. Its calls end a little earlier, and so say themselves that they are late.
-async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
-    match deadline::current() {
-        Some(end) => deadline::within(end, ROUND_OFF, work).await,
-        None => Some(work.await),
     }
 }
 

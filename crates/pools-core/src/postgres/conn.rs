@@ -175,8 +175,7 @@ impl Conn {
     /// lease; [`clean`](Self::clean) undoes it.
     pub(super) fn limit_by(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Too late, the statement is not sent either.
-        let Some(share) = self.rules.share_of(left).filter(|share| !share.is_zero()) else { return };
+        let Some(share) = self.rules.share_of(left) else { return };
         if !self.limited.swap(true, Ordering::AcqRel) {
             // Polled once, it is sent. Nobody waits for the answer, which comes before that of the statement.
             drop(self.client.batch_execute(&self.rules.limit(share)).now_or_never());

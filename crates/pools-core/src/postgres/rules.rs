@@ -51,7 +51,8 @@ impl Rules {
     /// telling it. Most requests have about as much time as a statement may take: telling the server so each time would
     /// cost each of them a message and a reset.
     pub(super) fn share_of(self, left: Duration) -> Option<Duration> {
-        let worth = !self.transaction_pooling && left < self.statement_timeout / 2;
+        // Without any time left the statement is not sent either.
+        let worth = !self.transaction_pooling && !left.is_zero() && left < self.statement_timeout / 2;
         worth.then(|| left - MARGIN.min(left / 10))
     }
 

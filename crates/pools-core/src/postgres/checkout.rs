@@ -297,7 +297,7 @@ fn judge(
 fn check(parts: Parts, now: Instant) -> impl Future<Output = (Step, Instant)> + Send {
     let held = Held::new(parts, now);
     async move {
-        let passed = held.conn().ping(now, CHECK_TIMEOUT).await;
+        let passed = held.conn().ping(CHECK_TIMEOUT).await;
         let (pool, now) = (Arc::clone(held.pool()), Instant::now());
         let parts = held.into_parts();
         let reason = match passed {

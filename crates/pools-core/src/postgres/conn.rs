@@ -59,8 +59,6 @@ pub(super) struct Conn {
     pub(super) used: Instant,
     pub(super) link: Arc<Link>,
     pub(super) driver: JoinHandle<Option<()>>,
-    /// Longest wait for any answer, a little above the server's own statement time-out.
-    pub(super) patience: Duration,
     /// A statement's future was dropped before it ended.
     pub(super) abandoned: AtomicBool,
     /// A transaction was dropped open.
@@ -122,7 +120,7 @@ impl Conn {
                 result => result,
             }
         });
-        self.run_within(self.patience, || excerpt(sql), work).await
+        self.run(|| excerpt(sql), work).await
     }
 
     /// Only inside a transaction does a proxy that pools by transaction keep us on the session in which the
@@ -154,11 +152,6 @@ impl Conn {
 
     /// One or more statements as text.
     pub(super) async fn batch(&self, sql: &str) -> Result<(), PgError> {
-        self.batch_within(self.patience, sql).await
-    }
-
-    /// The same for work whose server-side time-out was lifted.
-    pub(super) async fn batch_within(&self, patience: Duration, sql: &str) -> Result<(), PgError> {
         if asks_for_copy_data(sql) {
             return Err(PgError::Copy);
         }
@@ -168,7 +161,13 @@ impl Conn {
         };
         // Text may have values in it that are nobody's business: the log gets the first word.
         let first_word = || sql.split_whitespace().next().unwrap_or_default().to_owned();
-        self.run_within(patience, first_word, pin!(self.client.batch_execute(sql))).await
+        self.run(first_word, pin!(self.client.batch_execute(sql))).await
+    }
+
+    /// The same for work whose server-side time-out was lifted.
+    pub(super) async fn batch_within(&self, patience: Duration, sql: &str) -> Result<(), PgError> {
+        let _allowance = self.link.watch.allow(patience);
+        self.batch(sql).await
     }
 
     /// Tells the server when less time is left than it would take by itself, in front of the next statement. Once per
@@ -182,25 +181,17 @@ impl Conn {
         }
     }
 
-    /// One round trip, begun at `now`.
-    pub(super) async fn ping(&self, now: Instant, limit: Duration) -> bool {
+    /// One round trip.
+    pub(super) async fn ping(&self, limit: Duration) -> bool {
         let unfinished = Unfinished::begin(&self.abandoned);
-        let answer = pin!(self.client.batch_execute(""));
-        match self.link.watch.patiently(now, limit, answer).await {
-            Some(answer) => {
-                unfinished.end();
-                answer.is_ok()
-            }
-            None => {
-                self.stalled.store(true, Ordering::Release);
-                false
-            }
-        }
+        let _allowance = self.link.watch.allow(limit);
+        let answer = self.client.batch_execute("").await;
+        unfinished.end();
+        answer.is_ok()
     }
 
-    async fn run_within<T>(
+    async fn run<T>(
         &self,
-        patience: Duration,
         shown: impl Fn() -> String,
         work: Pin<&mut impl Future<Output = Result<T, driver::Error>>>,
     ) -> Result<T, PgError> {
@@ -210,24 +201,25 @@ impl Conn {
         }
         let unfinished = Unfinished::begin(&self.abandoned);
         self.touched.store(true, Ordering::Release);
-        let answer = pin!(self.link.watch.patiently(started, patience, work));
         let result = match deadline {
-            None => Ok(answer.await),
-            Some(deadline) => timeout_at(deadline, answer).await,
+            None => Ok(work.await),
+            Some(deadline) => timeout_at(deadline, work).await,
         };
         let took = started.elapsed();
         if took >= self.rules.slow && !self.rules.slow.is_zero() {
             tracing::warn!(pool = "postgres", ?took, statement = shown(), "slow statement");
         }
         match result {
-            Ok(Some(result)) => {
+            Ok(result) => {
                 unfinished.end();
                 result.map_err(|error| match deadline {
                     Some(deadline) if self.was_cut_short(&error, deadline) => PgError::Late { after: took },
+                    _ if self.link.watch.is_silent() => {
+                        PgError::Stalled { after: self.link.watch.patience() }
+                    }
                     _ => PgError::of_statement(error),
                 })
             }
-            Ok(None) => Err(PgError::Stalled { after: patience }),
             Err(_) => Err(PgError::Late { after: took }),
         }
     }

@@ -214,7 +214,7 @@ impl Parts {
 
     fn keep(mut self, now: Instant, mut used: Option<Duration>) {
         self.conn.used = now;
-        self.conn.link.gather.store(false, Ordering::Relaxed);
+        self.conn.link.wire.gather.store(false, Ordering::Relaxed);
         if self.home.pool().gate.is_waited_for() {
             self = match self.hand_on(now, &mut used) {
                 Ok(()) => return,

@@ -186,7 +186,7 @@ impl Lane {
             let vacant = match (best, vacant) {
                 (Some((load, carrier)), vacant) => {
                     if load > 1 {
-                        carrier.conn().link.gather.store(true, Ordering::Relaxed);
+                        carrier.conn().link.wire.gather.store(true, Ordering::Relaxed);
                     }
                     let room = || self.pool.gate.inside() < self.pool.gate.limit();
                     match vacant {

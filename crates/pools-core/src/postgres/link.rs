@@ -17,18 +17,14 @@ pub(super) struct Link {
     pub(super) wire: Arc<Wire>,
     /// Set by the connection's task when it ends.
     pub(super) ended: AtomicBool,
-    /// Tells those who wait for an answer when there is none.
     pub(super) watch: Watch,
     /// The connection's task.
     task: OnceLock<AbortHandle>,
-    /// Several callers share the connection.
-    pub(super) gather: AtomicBool,
 }
 
 impl Link {
-    pub(super) fn new(token: Token, wire: Arc<Wire>) -> Self {
-        let (ended, gather) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { token, wire, ended, watch: Watch::default(), task: OnceLock::new(), gather }
+    pub(super) fn new(token: Token, wire: Arc<Wire>, watch: Watch) -> Self {
+        Self { token, wire, ended: AtomicBool::new(false), watch, task: OnceLock::new() }
     }
 
     /// By the task that was spawned for it.

@@ -25,10 +25,10 @@ use tokio::{
 use super::{
     conn::Conn,
     error::{OpenError, chain},
-    link::{Link, Token},
+    link::Token,
     tls::Connector,
     url::Target,
-    watch::Timer,
+    wire::Wire,
 };
 
 /// What bb8 queues: a place for a connection. Boxed, since bb8 moves its slots by value.
@@ -65,7 +65,8 @@ type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A connection just opened, and the work that keeps it going.
 pub(super) struct Opened {
     pub(super) client: Client,
-    pub(super) link: Arc<Link>,
+    pub(super) token: Token,
+    pub(super) wire: Arc<Wire>,
     pub(super) driver: Driver,
 }
 
@@ -175,34 +176,30 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let token = Token { token: client.cancel_token(), connector: connector.clone(), socket };
-    let link = Arc::new(Link::new(token, connector.wire()));
-    let driver = drive(connection, Arc::clone(&link));
-    Opened { client, link, driver: Box::pin(driver) }
+    let wire = connector.wire();
+    let token = Token { token: client.cancel_token(), connector, socket };
+    let driver = Box::pin(drive(connection, Arc::clone(&wire)));
+    Opened { client, token, wire, driver }
 }
 
 /// Moves bytes until the connection ends; what the server says on its own goes to the log. While several callers
 /// share it, `gather` makes it collect what they send: twice the throughput for 256 of them.
-async fn drive<S, T>(mut connection: Connection<S, T>, link: Arc<Link>)
+async fn drive<S, T>(mut connection: Connection<S, T>, wire: Arc<Wire>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut gathered, mut timer) = (false, Timer::new());
+    let mut gathered = false;
     loop {
         let message = poll_fn(|cx| {
-            gathered = !gathered && link.gather.load(Ordering::Relaxed);
+            gathered = !gathered && wire.gather.load(Ordering::Relaxed);
             if gathered {
                 // Behind the tasks that are ready now. A task that sends is followed at once by the one that it
                 // woke, which would write every statement on its own; so it writes what all of them have sent.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let message = connection.poll_message(cx);
-            if message.is_pending() {
-                link.watch.look(&mut timer, cx);
-            }
-            message
+            connection.poll_message(cx)
         });
         match message.await {
             Some(Ok(AsyncMessage::Notice(notice))) => {

@@ -35,6 +35,7 @@ use super::{
     manager::Opened,
     opener::{SILENT_WAIT, Silence},
     state::{ConnId, Phase},
+    watch::Watch,
 };
 use crate::{
     resilience::{Backoff, deadline},
@@ -216,7 +217,9 @@ impl Opening<'_> {
     fn finish(mut self, opened: Opened, epoch: u64) -> Box<Conn> {
         self.opened = true;
         let (pool, id) = (self.pool, self.id);
-        let Opened { client, link, driver } = opened;
+        let Opened { client, token, wire, driver } = opened;
+        let watch = Watch::new(pool.rules.statement_timeout + NETWORK_SLACK);
+        let link = Arc::new(Link::new(token, wire, watch));
         let end = Ended { pool: Arc::downgrade(pool), link: Arc::clone(&link), id };
         let driver = pool.links.spawn("connection", async move {
             driver.await;
@@ -235,7 +238,6 @@ impl Opening<'_> {
             used: now,
             link,
             driver,
-            patience: pool.rules.statement_timeout + NETWORK_SLACK,
             rules: pool.rules,
             alone: tokio::sync::Mutex::default(),
             touched: AtomicBool::new(false),

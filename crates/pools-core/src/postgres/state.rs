@@ -368,6 +368,13 @@ impl<L: Clone> State<L> {
         self.counts
     }
 
+    /// How to reach those that are held.
+    pub(super) fn links_out(&self) -> Vec<L> {
+        let entries = self.entries.iter().map(|(_, entry)| entry);
+        let out = entries.filter(|entry| matches!(entry.phase, Phase::Out | Phase::Detached));
+        out.filter_map(|entry| entry.link.clone()).collect()
+    }
+
     /// How to reach every open connection.
     pub(super) fn links(&self) -> Vec<L> {
         self.entries.iter().filter_map(|(_, entry)| entry.link.clone()).collect()

@@ -24,6 +24,7 @@ use super::{
     error::PgError,
     held::{Held, Inside},
     state::Bounds,
+    watch::watch,
 };
 
 const DOWN_PAUSE: Duration = Duration::from_millis(500);
@@ -39,6 +40,13 @@ pub(super) fn start(pool: &Arc<Shared>) {
     pool.spawn("supervisor", async move {
         tokio::select! {
             () = supervise(weak, wake) => {}
+            () = stopping => {}
+        }
+    });
+    let (weak, stopping) = (Arc::downgrade(pool), pool.tasks.stopping());
+    pool.spawn("watch", async move {
+        tokio::select! {
+            () = watch(weak) => {}
             () = stopping => {}
         }
     });

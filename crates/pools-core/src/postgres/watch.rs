@@ -1,271 +1,196 @@
-//! Notices that a server does not answer, with one timer per connection instead of one per statement.
+//! Notices that a server does not answer: one task looks at all connections that are out, so that a statement costs
+//! nothing for it.
 //!
 //! ```text
-//!  statement: begin ─► waits for its answer, or for the alarm ─► end
-//!  connection's task: something is under way ─► timer ─► answered meanwhile? ─ yes ─► timer for what is under way now
-//!                                                          └ no ─► alarm: everybody who waits is told
+//!  nothing is due ──look: an answer is due──► seen ──look: none came for `patience`──► overdue ──next look: none yet──► silent
+//!        ▲                                     │ ▲                                       │                             │
+//!        └────────── look: nothing is due ─────┘ └────── look: one came meanwhile ───────┘        its task is cut, whoever
+//!                                                                                                 waits for it is told
 //! ```
 //!
-//! The server does one statement after the other, so each end gives the next one its time from then on.
+//! The server does one statement after the other, so each answer gives the next one its time from then on. An answer
+//! that is here but was not read yet, since this process was not given the processor, has until the next look.
 //!
-//! **Cancel safety**: a statement that is dropped ends. After an alarm the connection lives on, for whoever cleans it.
+//! A connection that is silent is lost: its server process, or the way to it, stands still, and is counted as cut off.
 
 use std::{
-    future::poll_fn,
-    mem,
-    pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
-    task::{Context, Poll, Waker},
+    sync::{
+        Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use slab::Slab;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, sleep};
 
-/// By when a connection must have answered.
-#[derive(Debug, Default)]
+use super::{Shared, wire::Wire};
+
+/// How often all connections are looked at. A time-out is noticed up to twice as much later.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long one connection may owe an answer, and for how long it has.
+#[derive(Debug)]
 pub(super) struct Watch {
-    due: Mutex<Due>,
-    /// The timer has to be set to an earlier time.
-    sooner: AtomicBool,
+    usual: Duration,
+    /// In milliseconds, since it is read by another task.
+    patience: AtomicU64,
+    seen: Mutex<Option<Seen>>,
+    silent: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct Due {
-    /// Who waits for a statement under way.
-    waiting: Slab<Waiter>,
-    /// The longest of theirs.
-    patience: Duration,
-    /// `None` while nothing is under way, and after the alarm.
-    latest: Option<Instant>,
-    /// When the timer fires next. Longer than `latest` after a statement that was waited for patiently.
-    armed: Option<Instant>,
+/// An answer was due at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    since: Instant,
+    /// How many had come by then.
+    answers: u32,
+    overdue: bool,
 }
 
+/// While it lives, an answer may take another time than usual.
+#[must_use = "it ends when it is dropped"]
 #[derive(Debug)]
-struct Waiter {
-    waker: Waker,
-    /// The server did not answer.
-    alarmed: bool,
-}
+pub(super) struct Allowance<'a>(&'a Watch);
 
-/// A statement under way, from its first poll on.
-#[derive(Debug)]
-struct UnderWay<'a> {
-    watch: &'a Watch,
-    key: Option<usize>,
-}
-
-impl UnderWay<'_> {
-    fn begin(&mut self, waker: &Waker, started: Instant, patience: Duration) {
-        let mut due = self.watch.due.lock();
-        self.key = Some(due.waiting.insert(Waiter { waker: waker.clone(), alarmed: false }));
-        due.patience = due.patience.max(patience);
-        let latest = *due.latest.get_or_insert(started + patience);
-        if due.armed.is_some_and(|armed| latest < armed) {
-            self.watch.sooner.store(true, Ordering::Release);
-        }
-    }
-
-    /// Whether there was an alarm; if not, `waker` is told of the next one.
-    fn is_alarmed(&self, key: usize, waker: &Waker) -> bool {
-        let mut due = self.watch.due.lock();
-        let waiter = &mut due.waiting[key];
-        let alarmed = waiter.alarmed;
-        let same = alarmed || waiter.waker.will_wake(waker);
-        let before = if same { None } else { Some(mem::replace(&mut waiter.waker, waker.clone())) };
-        // Not under the lock: it may be the last that keeps a task.
-        drop(due);
-        drop(before);
-        alarmed
-    }
-}
-
-impl Drop for UnderWay<'_> {
+impl Drop for Allowance<'_> {
     fn drop(&mut self) {
-        let Some(key) = self.key else { return };
-        let mut due = self.watch.due.lock();
-        let waiter = due.waiting.remove(key);
-        if due.waiting.is_empty() {
-            (due.patience, due.latest) = (Duration::ZERO, None);
-        } else {
-            due.latest = Some(Instant::now() + due.patience);
-        }
-        drop(due);
-        drop(waiter);
+        self.0.patience.store(millis(self.0.usual), Ordering::Relaxed);
     }
 }
 
 impl Watch {
-    /// Runs a statement that began at `started`; `None` when the server did not answer for `patience`.
-    pub(super) async fn patiently<T>(
-        &self,
-        started: Instant,
-        patience: Duration,
-        mut work: Pin<&mut impl Future<Output = T>>,
-    ) -> Option<T> {
-        let mut under_way = UnderWay { watch: self, key: None };
-        poll_fn(|cx| {
-            let known = under_way.key;
-            if known.is_none() {
-                // Before it is sent, so that the connection's task sees it when it looks.
-                under_way.begin(cx.waker(), started, patience);
-            }
-            match work.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                Poll::Pending if known.is_some_and(|key| under_way.is_alarmed(key, cx.waker())) => {
-                    Poll::Ready(None)
+    pub(super) fn new(usual: Duration) -> Self {
+        Self { usual, patience: millis(usual).into(), seen: Mutex::default(), silent: AtomicBool::new(false) }
+    }
+
+    /// Longest wait for an answer now.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Ordering::Relaxed))
+    }
+
+    /// For whoever has the connection to himself: answers may take so long until this is dropped.
+    pub(super) fn allow(&self, patience: Duration) -> Allowance<'_> {
+        self.patience.store(millis(patience), Ordering::Relaxed);
+        Allowance(self)
+    }
+
+    /// Whether its server was found not to answer.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the connection has turned out to be silent.
+    fn look(&self, wire: &Wire, now: Instant) -> bool {
+        let mut seen = self.seen.lock();
+        let answers = wire.answers();
+        *seen = match *seen {
+            _ if !wire.waits_for_server() => None,
+            Some(before) if before.answers == answers => {
+                let late = now.saturating_duration_since(before.since) >= self.patience();
+                if late && before.overdue {
+                    return !self.silent.swap(true, Ordering::AcqRel);
                 }
-                Poll::Pending => Poll::Pending,
+                Some(Seen { overdue: late, ..before })
             }
-        })
-        .await
-    }
-
-    /// The part of the connection's task, to be called whenever that waits.
-    pub(super) fn look(&self, timer: &mut Timer, cx: &mut Context<'_>) {
-        if timer.armed && !timer.sleep.is_elapsed() && !self.sooner.load(Ordering::Acquire) {
-            return;
-        }
-        let mut due = self.due.lock();
-        self.sooner.store(false, Ordering::Relaxed);
-        (timer.armed, due.armed) = (false, None);
-        let Some(latest) = due.latest else { return };
-        if latest <= Instant::now() {
-            let alarmed = due.alarm();
-            drop(due);
-            alarmed.into_iter().for_each(Waker::wake);
-            return;
-        }
-        due.armed = Some(latest);
-        drop(due);
-        timer.sleep.as_mut().reset(latest);
-        timer.armed = timer.sleep.as_mut().poll(cx).is_pending();
-        if !timer.armed {
-            // It was due in this very moment.
-            cx.waker().wake_by_ref();
-        }
-    }
-}
-
-impl Due {
-    /// Who has to be told.
-    fn alarm(&mut self) -> Vec<Waker> {
-        self.latest = None;
-        let tell = |(_, waiter): (usize, &mut Waiter)| {
-            waiter.alarmed = true;
-            waiter.waker.clone()
+            _ => Some(Seen { since: now, answers, overdue: false }),
         };
-        self.waiting.iter_mut().map(tell).collect()
+        false
     }
 }
 
-/// The timer of a connection's task.
-#[derive(Debug)]
-pub(super) struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    armed: bool,
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Timer {
-    pub(super) fn new() -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: false }
+/// Looks until the pool is gone.
+pub(super) async fn watch(pool: Weak<Shared>) {
+    loop {
+        sleep(PAUSE).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let (now, links) = (Instant::now(), pool.state.lock().links_out());
+        for link in links.iter().filter(|link| link.watch.look(&link.wire, now)) {
+            tracing::warn!(pool = "postgres", after = ?link.watch.patience(), "the server does not answer");
+            pool.cut_off.fetch_add(1, Ordering::Relaxed);
+            link.cut();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, pin::pin, sync::Arc};
-
-    use futures_util::task::AtomicWaker;
-    use tokio::time::sleep;
-
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// A watch with a task that looks whenever it is woken, as a connection's does.
-    fn watched() -> Arc<Watch> {
-        watched_and_woken().0
+    /// A connection whose server is asked and answers by hand.
+    struct Connection {
+        watch: Watch,
+        wire: Wire,
+        start: Instant,
     }
 
-    /// The same, and what wakes it besides, as sending a statement does.
-    fn watched_and_woken() -> (Arc<Watch>, Arc<AtomicWaker>) {
-        let woken = Arc::new(AtomicWaker::new());
-        let waker = Arc::clone(&woken);
-        let watch = Arc::new(Watch::default());
-        let seen = Arc::clone(&watch);
-        let mut timer = Timer::new();
-        tokio::spawn(poll_fn(move |cx| {
-            waker.register(cx.waker());
-            // By what arrives, in a real connection; here every second.
-            if timer.armed || seen.due.lock().latest.is_none() {
-                let waker = cx.waker().clone();
-                tokio::spawn(async move {
-                    sleep(Duration::from_secs(1)).await;
-                    waker.wake();
-                });
-            }
-            seen.look(&mut timer, cx);
-            Poll::<()>::Pending
-        }));
-        (watch, woken)
-    }
+    impl Connection {
+        fn new() -> Self {
+            Self { watch: Watch::new(PATIENCE), wire: Wire::default(), start: Instant::now() }
+        }
 
-    async fn ask(watch: &Watch, work: impl Future<Output = u32>) -> (Option<u32>, Duration) {
-        let started = Instant::now();
-        let answer = watch.patiently(started, PATIENCE, pin!(work)).await;
-        (answer, started.elapsed())
-    }
-
-    async fn after(seconds: u64) -> u32 {
-        sleep(Duration::from_secs(seconds)).await;
-        7
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_in_time_is_had_and_none_is_an_alarm_again_and_again() {
-        let watch = watched();
-        for _ in 0..3 {
-            assert_eq!(ask(&watch, after(9)).await, (Some(7), Duration::from_secs(9)));
-            let (answer, waited) = ask(&watch, pending()).await;
-            assert_eq!(answer, None);
-            assert!(waited >= PATIENCE && waited <= PATIENCE + Duration::from_secs(1), "{waited:?}");
+        /// Looks this many seconds after the start.
+        fn look(&self, seconds: u64) -> bool {
+            self.watch.look(&self.wire, self.start + Duration::from_secs(seconds))
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn each_answer_gives_those_behind_it_their_time() {
-        let watch = watched();
-        let all = tokio::join!(ask(&watch, after(8)), ask(&watch, after(16)), ask(&watch, pending()));
-        assert_eq!((all.0.0, all.1.0, all.2.0), (Some(7), Some(7), None));
-        let waited = all.2.1;
-        assert!(waited >= Duration::from_secs(26) && waited <= Duration::from_secs(27), "{waited:?}");
+    #[test]
+    fn an_answer_that_does_not_come_is_told_once_and_at_the_look_after_it_was_due() {
+        let it = Connection::new();
+        it.wire.sent(b'S');
+        assert!(!it.look(0) && !it.look(9), "too early");
+        assert!(!it.look(10), "it may be here and not read yet");
+        assert!(it.look(11) && it.watch.is_silent());
+        assert!(!it.look(12), "told twice");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn after_one_that_was_waited_for_patiently_the_next_has_no_more_than_its_own_time() {
-        let (watch, woken) = watched_and_woken();
-        let patience = Duration::from_secs(3_600);
-        let answer = watch.patiently(Instant::now(), patience, pin!(after(3))).await;
-        assert_eq!(answer, Some(7));
-        let sent = async {
-            woken.wake();
-            pending().await
-        };
-        let (answer, waited) = ask(&watch, sent).await;
-        assert_eq!(answer, None);
-        assert!(waited <= PATIENCE + Duration::from_secs(1), "{waited:?}");
+    #[test]
+    fn each_answer_gives_those_behind_it_their_time() {
+        let it = Connection::new();
+        it.wire.sent(b'S');
+        it.wire.sent(b'S');
+        assert!(!it.look(0) && !it.look(10));
+        it.wire.received(b'Z', b'I');
+        assert!(!it.look(11) && !it.look(20), "the second had its time from the first answer on");
+        assert!(!it.look(21) && it.look(22));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_statement_that_is_dropped_is_waited_for_no_longer() {
-        let watch = watched();
-        let dropped = tokio::time::timeout(Duration::from_secs(5), ask(&watch, pending()));
-        assert!(dropped.await.is_err());
-        assert!(watch.due.lock().latest.is_none());
-        sleep(Duration::from_secs(4)).await;
-        assert_eq!(ask(&watch, after(9)).await.0, Some(7));
+    #[test]
+    fn an_answer_and_the_next_statement_between_two_looks_are_not_one_statement() {
+        let it = Connection::new();
+        for second in 0..100 {
+            it.wire.sent(b'S');
+            assert!(!it.look(second));
+            it.wire.received(b'Z', b'I');
+        }
+        assert!(!it.look(200));
+        it.wire.sent(b'S');
+        assert!(!it.look(300), "nothing was due for long");
+    }
+
+    #[test]
+    fn one_that_was_waited_for_patiently_leaves_the_next_no_more_than_the_usual_time() {
+        let it = Connection::new();
+        let allowance = it.watch.allow(Duration::from_secs(3_600));
+        it.wire.sent(b'S');
+        assert!(!it.look(0) && !it.look(3_000) && !it.look(3_001));
+        it.wire.received(b'Z', b'I');
+        drop(allowance);
+        it.wire.sent(b'S');
+        assert!(!it.look(3_002) && !it.look(3_012) && it.look(3_013));
+    }
+
+    #[test]
+    fn a_statement_that_cannot_be_written_is_waited_for_no_longer_than_an_answer() {
+        let it = Connection::new();
+        it.wire.block(true);
+        assert!(!it.look(0) && !it.look(10) && it.look(11));
     }
 }

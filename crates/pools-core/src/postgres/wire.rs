@@ -13,18 +13,22 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What was seen of one connection.
+/// What was seen of one connection. Written by its own task alone, unless said, and therefore without locking the bus.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     status: AtomicU8,
     due: AtomicI32,
+    answers: AtomicU32,
+    blocked: AtomicBool,
+    /// Several callers share the connection. Written by those.
+    pub(super) gather: AtomicBool,
     copy: AtomicBool,
     reached: AtomicBool,
 }
@@ -54,18 +58,33 @@ impl Wire {
         self.copy.load(Ordering::Acquire)
     }
 
-    fn sent(&self, kind: u8) {
+    /// Whether it is the server's turn: an answer is due, or what was sent is not taken.
+    pub(super) fn waits_for_server(&self) -> bool {
+        self.busy() || self.blocked.load(Ordering::Acquire)
+    }
+
+    /// How many statements were answered, modulo 2³².
+    pub(super) fn answers(&self) -> u32 {
+        self.answers.load(Ordering::Acquire)
+    }
+
+    pub(super) fn block(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Release);
+    }
+
+    pub(super) fn sent(&self, kind: u8) {
         // One ReadyForQuery is due per start-up message (kind 0 here), Query, Sync and FunctionCall.
         if matches!(kind, 0 | b'Q' | b'S' | b'F') {
-            self.due.fetch_add(1, Ordering::AcqRel);
+            self.due.store(self.due.load(Ordering::Relaxed) + 1, Ordering::Release);
         }
     }
 
-    fn received(&self, kind: u8, first: u8) {
+    pub(super) fn received(&self, kind: u8, first: u8) {
         match kind {
             b'Z' => {
                 self.status.store(first, Ordering::Release);
-                self.due.fetch_sub(1, Ordering::AcqRel);
+                self.answers.store(self.answers.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+                self.due.store(self.due.load(Ordering::Relaxed) - 1, Ordering::Release);
             }
             b'G' => self.copy.store(true, Ordering::Release),
             _ => {}
@@ -134,13 +153,14 @@ pub(super) struct Observed<S> {
     wire: Arc<Wire>,
     reads: Scanner,
     writes: Scanner,
+    blocked: bool,
     shut: bool,
 }
 
 impl<S> Observed<S> {
     pub(super) fn new(inner: S, wire: Arc<Wire>) -> Self {
         let (reads, writes) = (Scanner::default(), Scanner::untyped_first());
-        Self { inner, wire, reads, writes, shut: false }
+        Self { inner, wire, reads, writes, blocked: false, shut: false }
     }
 
     pub(super) fn inner(&self) -> &S {
@@ -162,7 +182,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
+        let written = Pin::new(&mut this.inner).poll_write(cx, buf);
+        if this.blocked != written.is_pending() {
+            this.blocked = written.is_pending();
+            this.wire.block(this.blocked);
+        }
+        let written = ready!(written)?;
         let wire = &this.wire;
         this.writes.feed(&buf[..written], |kind, _| wire.sent(kind));
         Poll::Ready(Ok(written))

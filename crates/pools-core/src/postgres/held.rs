@@ -214,8 +214,9 @@ impl Parts {
 
     fn keep(mut self, now: Instant, mut used: Option<Duration>) {
         self.conn.used = now;
-        self.conn.link.wire.gather.store(false, Ordering::Relaxed);
-        if self.home.pool().gate.is_waited_for() {
+        let waited_for = self.home.pool().gate.is_waited_for();
+        self.conn.link.wire.gather.store(waited_for, Ordering::Relaxed);
+        if waited_for {
             self = match self.hand_on(now, &mut used) {
                 Ok(()) => return,
                 Err(parts) => parts,

@@ -183,7 +183,8 @@ where
 }
 
 /// Moves bytes until the connection ends; what the server says on its own goes to the log. While several callers
-/// share it, `gather` makes it collect what they send: twice the throughput for 256 of them.
+/// share it, `gather` makes it collect what they send: twice the throughput for 256 of them. While callers wait for
+/// connections, it has all of those write one after the other, which keeps the code of each step in the cache.
 async fn drive<S, T>(mut connection: Connection<S, T>, wire: Arc<Wire>)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -156,6 +156,7 @@ async fn pg_04_a_connection_goes_from_hand_to_hand_past_bb8_while_callers_wait()
     let lease = waiting.await.unwrap();
     assert_eq!((pid(&lease).await, asked()), (first, before));
     assert_eq!(pool.snapshot().holders.len(), 1);
+    assert!(gathers(&lease), "he waited, so what those who wait send is written together");
 
     // One who goes away before he knows of it leaves it to the others.
     let mut gone = Box::pin(pool.acquire());
@@ -171,6 +172,11 @@ async fn pg_04_a_connection_goes_from_hand_to_hand_past_bb8_while_callers_wait()
     bb8_has(&pool, 1, 1).await;
     let stats = pool.stats();
     assert_eq!((stats.checked_in, stats.checked_out, stats.total_connections), (1, 0, 1));
+    assert!(!gathers(&pool.acquire().await.unwrap()), "nobody waits");
+}
+
+fn gathers(lease: &Lease) -> bool {
+    lease.conn().link.wire.gather.load(Ordering::Relaxed)
 }
 
 #[tokio::test]

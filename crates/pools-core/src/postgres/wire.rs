@@ -27,7 +27,7 @@ pub(super) struct Wire {
     due: AtomicI32,
     answers: AtomicU32,
     blocked: AtomicBool,
-    /// Several callers share the connection. Written by those.
+    /// Several callers share the connection, or wait for one. Written by those who have it.
     pub(super) gather: AtomicBool,
     copy: AtomicBool,
     reached: AtomicBool,

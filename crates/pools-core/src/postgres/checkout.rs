@@ -147,8 +147,9 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    fn is_due(&self, unused: Duration) -> bool {
-        self.config.pre_ping && unused >= self.config.pre_ping_idle
+    fn is_due(&self, used: Instant, now: Instant) -> bool {
+        // Adding is cheaper than subtracting, and this is part of every acquire.
+        self.config.pre_ping && used.checked_add(self.config.pre_ping_idle).is_some_and(|due| due <= now)
     }
 }
 
@@ -160,6 +161,8 @@ fn begin(pool: Arc<Shared>, now: Instant, who: Who) -> Step {
 }
 
 /// The same, once inside. An acquire that ends here is counted, as one that has `waited` so long.
+// Inlined, as the two below: what they return is large, and is copied at every call (6 % of a checkout and return).
+#[inline(always)]
 fn enter(inside: Inside, now: Instant, who: Who, waited: Option<Duration>) -> Step {
     // Not ready when bb8 makes a slot first, which takes it one hop.
     let slot = pin!(inside.pool().slots.get_owned()).now_or_never();
@@ -237,6 +240,7 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
 }
 
 /// What there is in a slot. If that is fit for use, and the acquire to be counted here, it has `waited` so long.
+#[inline(always)]
 fn look(mut slot: SlotGuard, inside: Inside, now: Instant, who: Who, waited: Option<Duration>) -> Step {
     let pool = inside.pool();
     let Some(conn) = slot.conn.take() else {
@@ -259,6 +263,7 @@ fn take_over(held: Held, now: Instant, who: Who, waited: Duration) -> Step {
 }
 
 /// Whether this connection, which is in that phase still, is fit for use.
+#[inline(always)]
 fn judge(
     conn: Box<Conn>,
     phase: Phase,
@@ -268,7 +273,7 @@ fn judge(
     waited: Option<Duration>,
 ) -> Step {
     let pool = place.inside.pool();
-    let (expired, due) = (now >= conn.expires, pool.is_due(now.saturating_duration_since(conn.used)));
+    let (expired, due) = (now >= conn.expires, pool.is_due(conn.used, now));
     let holder = who.record(now);
     // What ends while it is idle is idle no longer; what ends on its way from hand to hand is still out.
     let dead = phase == Phase::Out && conn.is_dead();

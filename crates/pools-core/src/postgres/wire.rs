@@ -217,6 +217,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -234,6 +236,19 @@ mod tests {
             }
             assert_eq!(seen, [(b'1', 0), (b'D', b'a'), (b'Z', b'T')], "cut every {cut} bytes");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_does_not_take_is_known_until_it_does() {
+        let (ours, mut server) = tokio::io::duplex(8);
+        let wire = Arc::<Wire>::default();
+        let mut observed = Observed::new(ours, Arc::clone(&wire));
+        let blocked = || wire.blocked.load(Ordering::Acquire);
+        let mut writing = Box::pin(observed.write_all(&[0; 16]));
+        assert!(futures_util::poll!(&mut writing).is_pending() && blocked());
+        server.read_exact(&mut [0; 8]).await.unwrap();
+        writing.await.unwrap();
+        assert!(!blocked());
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Lane {
         result
     }
 
-    async fn carrier(&self, sql: &str) -> Result<Arc<Lease>, PgError> {
+    pub(super) async fn carrier(&self, sql: &str) -> Result<Arc<Lease>, PgError> {
         if !begins_with(sql, &ALONE) {
             return Err(PgError::NotAlone);
         }
@@ -198,7 +198,10 @@ impl Lane {
                 // Without members the lane is an acquire per statement.
                 (None, None) => return self.acquire().await,
             };
-            let (acquiring, new) = self.join(vacant);
+            let (acquiring, new) = match self.join(vacant, now) {
+                Place::Acquiring { acquiring, new } => (acquiring, new),
+                Place::Filled(carrier) => return Ok(carrier),
+            };
             // One that begins now has the pool's own time-out as its limit, and its own error for it.
             let limit = if new { deadline::current() } else { Some(latest) };
             let result = match limit {
@@ -218,11 +221,16 @@ impl Lane {
         }
     }
 
-    /// The acquire under way for this member, or a new one; tells whether it is new.
-    fn join(&self, member: usize) -> (Joined<Acquiring>, bool) {
+    /// The acquire under way for this member, or a new one, unless one ended since the member was seen vacant.
+    pub(super) fn join(&self, member: usize, now: Instant) -> Place {
+        let epoch = self.pool.lane_epoch();
         let mut acquiring = self.pool.lane[member].acquiring.lock();
         if let Some(joined) = acquiring.as_ref().and_then(WeakShared::upgrade) {
-            return (joined, false);
+            return Place::Acquiring { acquiring: joined, new: false };
+        }
+        // A second acquire would put its lease in the place of this one: a connection more than the lane has members.
+        if let Some(carrier) = self.pool.lane[member].usable(epoch, now) {
+            return Place::Filled(carrier);
         }
         let lane = self.clone();
         let new = async move {
@@ -238,7 +246,7 @@ impl Lane {
         };
         let new = new.boxed().shared();
         *acquiring = new.downgrade();
-        (new, true)
+        Place::Acquiring { acquiring: new, new: true }
     }
 
     async fn acquire(&self) -> Result<Arc<Lease>, PgError> {
@@ -247,11 +255,14 @@ impl Lane {
 }
 
 impl Shared {
+    /// Of which connections must be that take new statements.
+    fn lane_epoch(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (!state.is_paused()).then(|| state.epoch())
+    }
+
     fn members(&self, now: Instant) -> Members {
-        let epoch = {
-            let state = self.state.lock();
-            (!state.is_paused()).then(|| state.epoch())
-        };
+        let epoch = self.lane_epoch();
         let mut members = Members { best: None, vacant: None };
         for (index, member) in self.lane.iter().enumerate() {
             let Some(carrier) = member.usable(epoch, now) else {
@@ -273,6 +284,14 @@ struct Members {
     best: Option<(usize, Arc<Lease>)>,
     /// The first that takes none before it has a connection.
     vacant: Option<usize>,
+}
+
+/// What becomes of a member that was seen vacant.
+pub(super) enum Place {
+    /// Wait for it, together with others.
+    Acquiring { acquiring: Joined<Acquiring>, new: bool },
+    /// It has its connection by now.
+    Filled(Arc<Lease>),
 }
 
 fn begins_with(sql: &str, words: &[&str]) -> bool {

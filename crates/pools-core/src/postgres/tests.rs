@@ -1,14 +1,14 @@
 //! What only shows from inside.
 
 use std::{
-    sync::{OnceLock, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use testkit::Mode;
 use tokio::time::{Instant, timeout};
 
-use super::{Lease, PgConfig, PgError, PgPool};
+use super::{Lease, PgConfig, PgError, PgPool, lane::Place};
 use crate::{health::HealthState, pool::Pool};
 
 async fn pid(lease: &Lease) -> i32 {
@@ -173,6 +173,18 @@ async fn pg_04_a_connection_goes_from_hand_to_hand_past_bb8_while_callers_wait()
     let stats = pool.stats();
     assert_eq!((stats.checked_in, stats.checked_out, stats.total_connections), (1, 0, 1));
     assert!(!gathers(&pool.acquire().await.unwrap()), "nobody waits");
+}
+
+/// Between a look at the members and the acquire for a vacant one, another caller's acquire may begin and end.
+#[tokio::test]
+async fn pg_23_who_comes_late_to_a_place_of_the_lane_that_was_vacant_goes_where_the_others_went() {
+    let server = testkit::postgres().await;
+    let pool = exactly(2, &server.url());
+    let (seen, lane) = (Instant::now(), pool.lane());
+    let carrier = lane.carrier("SELECT 1").await.unwrap();
+    let Place::Filled(late) = lane.join(0, seen) else { panic!("it would take a connection more") };
+    assert!(Arc::ptr_eq(&late, &carrier));
+    assert_eq!(pool.stats().checked_out, 1);
 }
 
 fn gathers(lease: &Lease) -> bool {

@@ -34,7 +34,7 @@ use super::{
     state::{Failure, Pooled, SlotId, Streams},
     target::Key,
     upload::Upload,
-    wakes::{Driven, Driver},
+    wakes::{Driven, DriverHandle},
     wire::{Socket, Stream, Wire},
 };
 
@@ -48,7 +48,7 @@ const READY_TIME: Duration = Duration::from_secs(1);
 /// What requests are handed to.
 #[derive(Debug)]
 pub(super) enum Send {
-    Http1(http1::SendRequest<Upload>, Arc<Driver>),
+    Http1(http1::SendRequest<Upload>, Arc<DriverHandle>),
     Http2(http2::SendRequest<Upload>, Arc<Sharing>),
 }
 
@@ -261,7 +261,7 @@ pub(super) async fn run(pool: Weak<Inner>, slot: SlotId, key: Key) {
 
 async fn drive(occupied: &Occupied, stream: Stream, forward: Option<Forward>) {
     let (socket, wire) = Socket::new(stream);
-    let driver = Arc::new(Driver::default());
+    let driver = Arc::new(DriverHandle::default());
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_HEAD as usize);
     let handshake = builder.handshake(TokioIo::new(socket.driven_by(&driver))).await;

@@ -2,13 +2,13 @@
 //!
 //! A wake costs a poll of everything that hyper keeps of a connection. Two kinds change nothing:
 //!
-//! * Who takes a piece of a body wakes the connection to send the next, after the last piece too. [`Driver::hush`] keeps
+//! * Who takes a piece of a body wakes the connection to send the next, after the last piece too. [`DriverHandle::hush`] keeps
 //!   the wakes of one call back, and says whether there were any.
 //! * Each poll tries to read two or three times, and each try asks tokio's I/O driver. [`Readiness`] remembers that there was nothing
 //!   to read until that says that there is.
 //!
 //! **Owners.** One task drives a connection all its life, so the waker of its first poll wakes it at any time. It owns the
-//! [`Driven`] connection and in it the socket with its [`Readiness`]; users of the connection share the [`Driver`].
+//! [`Driven`] connection and in it the socket with its [`Readiness`]; users of the connection share the [`DriverHandle`].
 //! **Cancel, panic**: what is hushed ends with the call, panics included. A wake of a task that has ended does nothing.
 //!
 //! **Not here**: HTTP/2, whose socket is polled by several futures, each of which must be woken by its own waker.
@@ -29,14 +29,14 @@ use std::{
 
 thread_local! {
     /// Whose wakes this thread keeps back (compared, never followed), and whether there were any.
-    static HUSHED: Cell<(*const Driver, bool)> = const { Cell::new((ptr::null(), false)) };
+    static HUSHED: Cell<(*const DriverHandle, bool)> = const { Cell::new((ptr::null(), false)) };
 }
 
 /// The task that drives a connection, as its users see it.
 #[derive(Debug, Default)]
-pub(super) struct Driver(OnceLock<Waker>);
+pub(super) struct DriverHandle(OnceLock<Waker>);
 
-impl Driver {
+impl DriverHandle {
     /// Polls the connection again. Before its first poll there is nothing to do.
     pub(super) fn poll_again(&self) {
         if let Some(waker) = self.0.get() {
@@ -57,7 +57,7 @@ impl Driver {
 
 /// Ends with the call.
 struct Hush {
-    before: (*const Driver, bool),
+    before: (*const DriverHandle, bool),
 }
 
 impl Drop for Hush {
@@ -66,7 +66,7 @@ impl Drop for Hush {
     }
 }
 
-impl Wake for Driver {
+impl Wake for DriverHandle {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -80,16 +80,16 @@ impl Wake for Driver {
     }
 }
 
-/// A connection whose wakes go through its [`Driver`].
+/// A connection whose wakes go through its [`DriverHandle`].
 #[derive(Debug)]
 pub(super) struct Driven<F> {
     connection: F,
-    driver: Arc<Driver>,
+    driver: Arc<DriverHandle>,
     waker: Waker,
 }
 
 impl<F> Driven<F> {
-    pub(super) fn new(connection: F, driver: Arc<Driver>) -> Self {
+    pub(super) fn new(connection: F, driver: Arc<DriverHandle>) -> Self {
         Self { connection, waker: Waker::from(Arc::clone(&driver)), driver }
     }
 }
@@ -116,12 +116,12 @@ pub(super) struct Readiness {
 #[derive(Debug)]
 struct Came {
     maybe: AtomicBool,
-    driver: Arc<Driver>,
+    driver: Arc<DriverHandle>,
 }
 
 impl Readiness {
     /// It may.
-    pub(super) fn new(driver: Arc<Driver>) -> Self {
+    pub(super) fn new(driver: Arc<DriverHandle>) -> Self {
         let came = Arc::new(Came { maybe: AtomicBool::new(true), driver });
         Self { waker: Waker::from(Arc::clone(&came)), came }
     }
@@ -175,8 +175,8 @@ mod tests {
     }
 
     /// A driver, and the waker that its connection has left with somebody.
-    fn driven(by: &Waker) -> (Arc<Driver>, Waker) {
-        let driver = Arc::new(Driver::default());
+    fn driven(by: &Waker) -> (Arc<DriverHandle>, Waker) {
+        let driver = Arc::new(DriverHandle::default());
         let mut left = None;
         let connection = Box::pin(poll_fn(|cx| {
             left = Some(cx.waker().clone());

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::wakes::{Driver, Readiness};
+use super::wakes::{DriverHandle, Readiness};
 
 /// Instants do not fit into an atomic; nanoseconds since this one do.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -126,7 +126,7 @@ impl Socket {
     }
 
     /// Only the task behind this driver reads.
-    pub(super) fn driven_by(self, driver: &Arc<Driver>) -> Self {
+    pub(super) fn driven_by(self, driver: &Arc<DriverHandle>) -> Self {
         Self { readiness: Some(Readiness::new(Arc::clone(driver))), ..self }
     }
 

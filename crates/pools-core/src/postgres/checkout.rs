@@ -1,7 +1,7 @@
 //! From a place in the pool to a connection that is fit for use.
 //!
 //! ```text
-//!  Outside ─wait─► Inside ─► slot ─► a live connection? ◄─── or one that its last holder hands over, with slot and place
+//!  Outside ─wait─► Inside ─► slot ─► a live connection? ◄─── or one that is seated, or handed over, with slot and place
 //!                                     ├ no ──────────────────────────────────────► Empty ──► open
 //!                                     ├ outdated, too old, condemned ────────────► Unfit ──► open (closed first, in the same slot)
 //!                                     ├ idle for long ─► Due ─► check ─ failed ──► Unfit
@@ -10,24 +10,25 @@
 //! ```
 //!
 //! An acquire that needs to wait for nothing goes through this without a future of its own: it reads the clock once, takes
-//! one place and, beside bb8's, one lock, under which its connection is out, its holder known and itself counted. What
-//! has to wait goes on from the step it is at.
+//! what is [seated](super::seat), or a place and a slot, and one lock, under which its connection is out, its holder known
+//! and itself counted. What has to wait goes on from the step it is at.
 //!
 //! **Cancel safety**: a caller that goes away during the check gives the connection back, where it is cleaned; for
 //! one that goes away during the opening see `opening.rs`.
 
-use std::{ops::Deref, panic::Location, pin::pin, sync::Arc, time::Duration};
+use std::{ops::Deref, panic::Location, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, poll};
 use tokio::time::Instant;
 
 use super::{
     SLOT_TIMEOUT, Shared,
     conn::Conn,
-    errand::{Errand, Who},
+    errand::{Caller, Errand},
     error::PgError,
     held::{Held, Home, Inside, Parts, Place, SlotGuard},
     lease::Lease,
+    seat::Seated,
     state::{Bounds, CheckOut, Phase},
 };
 use crate::{
@@ -54,50 +55,43 @@ enum Step {
 }
 
 /// What a caller has who has waited.
-enum Admitted {
+pub(super) enum Admitted {
     Inside(Inside),
     /// A connection that its last holder gave to him.
     Handed(Held),
 }
 
 impl Shared {
-    pub(super) fn acquire(
-        self: Arc<Self>,
-        site: &'static Location<'static>,
-    ) -> impl Future<Output = Result<Lease, PgError>> + Send + use<> {
-        self.acquire_for(Who::Caller(site), site)
-    }
-
-    pub(super) async fn acquire_for(
-        self: Arc<Self>,
-        who: Who,
-        site: &'static Location<'static>,
-    ) -> Result<Lease, PgError> {
+    pub(super) async fn acquire(self: Arc<Self>, caller: Caller) -> Result<Lease, PgError> {
         outgoing::begin().await;
         let started = Instant::now();
-        let (mut step, mut now) = (begin(self, started, who), started);
+        let (mut step, mut now) = (begin(self, started, caller), started);
         if let Step::Outside(pool) = step {
-            let admitted = pool.wait(started, site).await?;
+            let admitted = pool.wait(started, caller.site).await?;
             now = Instant::now();
-            step = enter_after_waiting(admitted, started, now, who, site);
+            step = enter_after_waiting(admitted, started, now, caller);
         }
         if let Step::Due(parts) = step {
-            let attempt = Attempt::of(Arc::clone(parts.home.pool()), started, site);
+            let attempt = Attempt::of(Arc::clone(parts.home.pool()), started, caller.site);
             (step, now) = check(parts, now).await;
             attempt.checked(&step, now);
         }
         match step {
             Step::Fit(parts) => Ok(Lease::new(Held::new(parts, now))),
             // In a box, since it is large and seldom needed.
-            step => acquire_from(step, started, now, who, site).boxed().await,
+            step => acquire_from(step, started, now, caller).boxed().await,
         }
     }
 
-    async fn wait(self: Arc<Self>, started: Instant, site: &Location<'_>) -> Result<Admitted, PgError> {
+    pub(super) async fn wait(
+        self: Arc<Self>,
+        started: Instant,
+        site: &Location<'_>,
+    ) -> Result<Admitted, PgError> {
         let latest = started + self.config.timeout;
         let latest = deadline::current().map_or(latest, |deadline| deadline.min(latest));
         let attempt = Attempt::of(&*self, started, site);
-        let entered = self.gate.enter_or_take(started, latest).await.map(|entered| match entered {
+        let entered = self.wait_in_line(started, latest).await.map(|entered| match entered {
             Entered::Place(place) => {
                 place.keep();
                 None
@@ -115,6 +109,16 @@ impl Shared {
             Err(Refused::Closed) => PgError::Closed,
         };
         attempt.ended(Err(refused), Instant::now())
+    }
+
+    async fn wait_in_line(&self, started: Instant, latest: Instant) -> Result<Entered<'_, Held>, Refused> {
+        let mut entering = pin!(self.gate.enter_or_take(started, latest));
+        if let Poll::Ready(entered) = poll!(&mut entering) {
+            return entered;
+        }
+        // He is in the queue from now on, and must not wait for what is seated.
+        self.unseat();
+        entering.await
     }
 
     fn tell_if_slow(&self, waited: Duration, site: &Location<'_>, error: Option<&PgError>) {
@@ -154,52 +158,44 @@ impl Shared {
 }
 
 /// Goes as far as is possible without waiting.
-fn begin(pool: Arc<Shared>, now: Instant, who: Who) -> Step {
+fn begin(pool: Arc<Shared>, now: Instant, caller: Caller) -> Step {
+    if let Some(Seated { conn, slot }) = pool.take_seated() {
+        let place = Place { slot, inside: Inside::taken(pool) };
+        return judge(conn, Phase::Idle, place, now, Some(caller), Some(Duration::ZERO));
+    }
     let Ok(Some(place)) = pool.gate.try_enter() else { return Step::Outside(pool) };
     place.keep();
-    enter(Inside::taken(pool), now, who, Some(Duration::ZERO))
+    enter(Inside::taken(pool), now, Some(caller), Some(Duration::ZERO))
 }
 
 /// The same, once inside. An acquire that ends here is counted, as one that has `waited` so long.
 // Inlined, as the two below: what they return is large, and is copied at every call (6 % of a checkout and return).
 #[inline(always)]
-fn enter(inside: Inside, now: Instant, who: Who, waited: Option<Duration>) -> Step {
+fn enter(inside: Inside, now: Instant, caller: Option<Caller>, waited: Option<Duration>) -> Step {
     // Not ready when bb8 makes a slot first, which takes it one hop.
     let slot = pin!(inside.pool().slots.get_owned()).now_or_never();
     match slot {
-        Some(Ok(slot)) => look(slot, inside, now, who, waited),
+        Some(Ok(slot)) => look(slot, inside, now, caller, waited),
         _ => Step::Inside(inside),
     }
 }
 
 /// The same for a caller who has waited since `started`.
-fn enter_after_waiting(
-    admitted: Admitted,
-    started: Instant,
-    now: Instant,
-    who: Who,
-    site: &Location<'_>,
-) -> Step {
+fn enter_after_waiting(admitted: Admitted, started: Instant, now: Instant, caller: Caller) -> Step {
     let waited = now.saturating_duration_since(started);
     let step = match admitted {
-        Admitted::Inside(inside) => enter(inside, now, who, Some(waited)),
-        Admitted::Handed(held) => take_over(held, now, who, waited),
+        Admitted::Inside(inside) => enter(inside, now, Some(caller), Some(waited)),
+        Admitted::Handed(held) => take_over(held, now, caller, waited),
     };
     if let Step::Fit(parts) = &step {
-        parts.home.pool().tell_if_slow(waited, site, None);
+        parts.home.pool().tell_if_slow(waited, caller.site, None);
     }
     step
 }
 
-async fn acquire_from(
-    step: Step,
-    started: Instant,
-    now: Instant,
-    who: Who,
-    site: &'static Location<'static>,
-) -> Result<Lease, PgError> {
-    let errand = Errand { who, began: started, limit: step.pool().config.connect_timeout };
-    let attempt = Attempt::of(Arc::clone(step.pool()), started, site);
+async fn acquire_from(step: Step, started: Instant, now: Instant, caller: Caller) -> Result<Lease, PgError> {
+    let errand = Errand { caller: Some(caller), began: started, limit: step.pool().config.connect_timeout };
+    let attempt = Attempt::of(Arc::clone(step.pool()), started, caller.site);
     let result = finish(step, now, errand).await;
     let ended = result.as_ref().map_or_else(|_| Instant::now(), |(_, since)| *since);
     attempt.ended(result, ended).map(|(parts, since)| Lease::new(Held::new(parts, since)))
@@ -208,7 +204,7 @@ async fn acquire_from(
 /// Finds a fit connection, or opens one; and since when it is out.
 pub(super) async fn checkout(inside: Inside, errand: Errand) -> Result<(Parts, Instant), PgError> {
     let now = Instant::now();
-    finish(enter(inside, now, errand.who, None), now, errand).await
+    finish(enter(inside, now, errand.caller, None), now, errand).await
 }
 
 async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Parts, Instant), PgError> {
@@ -223,7 +219,7 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
                 }
                 let slot = inside.pool().slots.get_owned().await;
                 let slot = slot.map_err(|_| inside.pool().exhausted(now))?;
-                look(slot, inside, now, errand.who, None)
+                look(slot, inside, now, errand.caller, None)
             }
             Step::Due(parts) => {
                 let (checked, at) = check(parts, now).await;
@@ -241,23 +237,31 @@ async fn finish(mut step: Step, mut now: Instant, errand: Errand) -> Result<(Par
 
 /// What there is in a slot. If that is fit for use, and the acquire to be counted here, it has `waited` so long.
 #[inline(always)]
-fn look(mut slot: SlotGuard, inside: Inside, now: Instant, who: Who, waited: Option<Duration>) -> Step {
+fn look(
+    mut slot: SlotGuard,
+    inside: Inside,
+    now: Instant,
+    caller: Option<Caller>,
+    waited: Option<Duration>,
+) -> Step {
     let pool = inside.pool();
     let Some(conn) = slot.conn.take() else {
         // Left by a caller that went away while bb8 made it? Behind it there is something better. Or bb8's queue is
-        // being swept: those that are idle have no places, so that one more beside them would be one too many.
+        // being swept: those that are idle have no places, so that one more beside them would be one too many. Or it
+        // came to be seated just now.
         // They are back in a moment, and asking bb8 again lets others run.
+        pool.unseat();
         let better = pool.slots.state().idle_connections > 0 || pool.state.lock().counts().idle > 0;
         return if better { Step::Inside(inside) } else { Step::Empty(Place { slot, inside }) };
     };
-    judge(conn, Phase::Idle, Place { slot, inside }, now, who, waited)
+    judge(conn, Phase::Idle, Place { slot, inside }, now, caller, waited)
 }
 
 /// The same for what was handed over.
-fn take_over(held: Held, now: Instant, who: Who, waited: Duration) -> Step {
+fn take_over(held: Held, now: Instant, caller: Caller, waited: Duration) -> Step {
     let Parts { conn, home } = held.into_parts();
     match home {
-        Home::Place(place) => judge(conn, Phase::Out, place, now, who, Some(waited)),
+        Home::Place(place) => judge(conn, Phase::Out, place, now, Some(caller), Some(waited)),
         Home::Nowhere(_) => unreachable!("BUG: what was detached is not handed on"),
     }
 }
@@ -269,12 +273,12 @@ fn judge(
     phase: Phase,
     place: Place,
     now: Instant,
-    who: Who,
+    caller: Option<Caller>,
     waited: Option<Duration>,
 ) -> Step {
     let pool = place.inside.pool();
     let (expired, due) = (now >= conn.expires, pool.is_due(conn.used, now));
-    let holder = who.record(now);
+    let holder = caller.map(|caller| caller.record(now));
     // What ends while it is idle is idle no longer; what ends on its way from hand to hand is still out.
     let dead = phase == Phase::Out && conn.is_dead();
     let waited = waited.filter(|_| !expired && !due && !dead);

@@ -36,6 +36,7 @@ impl Shared {
                 self.gate.resize(state.bounds().all());
             }
         }
+        self.unseat();
         self.tell_surplus();
     }
 
@@ -52,6 +53,7 @@ impl Shared {
             state.pause(true);
             self.gate.resize(0);
         }
+        self.unseat();
         timeout_at(deadline, self.quiet()).await.is_ok()
     }
 

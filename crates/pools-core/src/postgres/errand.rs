@@ -9,7 +9,8 @@ use crate::holders::Record;
 /// What a checkout is for.
 #[derive(Clone, Copy)]
 pub(super) struct Errand {
-    pub(super) who: Who,
+    /// `None` for the pool itself.
+    pub(super) caller: Option<Caller>,
     /// Since when it is waited for.
     pub(super) began: Instant,
     /// Longest time to open a connection.
@@ -18,21 +19,20 @@ pub(super) struct Errand {
 
 /// Who wants a connection.
 #[derive(Clone, Copy)]
-pub(super) enum Who {
-    /// The pool itself.
-    Nobody,
-    Caller(&'static Location<'static>),
-    /// Callers of the lane, of whom the first stood there.
-    Lane(&'static Location<'static>),
+pub(super) struct Caller {
+    pub(super) site: &'static Location<'static>,
+    /// It is for the lane: for many, of whom the first stood there.
+    pub(super) shared: bool,
 }
 
-impl Who {
-    /// Of somebody who holds a connection from now on.
-    pub(super) fn record(self, now: Instant) -> Option<Record> {
-        match self {
-            Self::Nobody => None,
-            Self::Caller(site) => Some(Record::new(site, now)),
-            Self::Lane(site) => Some(Record::shared(site, now)),
-        }
+impl Caller {
+    /// Who stands there.
+    pub(super) fn at(site: &'static Location<'static>) -> Self {
+        Self { site, shared: false }
+    }
+
+    /// As the holder of a connection from now on.
+    pub(super) fn record(self, now: Instant) -> Record {
+        if self.shared { Record::shared(self.site, now) } else { Record::new(self.site, now) }
     }
 }

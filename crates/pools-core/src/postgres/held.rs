@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Held ──drop──► clean, wanted ─ somebody waits ─► handed to him, slot and place and all
-//!           │         └──────────── nobody waits ──► idle (slot back to bb8, place free)
+//!           │         └──────────── nobody waits ──► idle: seated, or slot back to bb8 and place free
 //!           │ something was left behind ─► cleaned in a task of the pool ─► idle, or
 //!           └ broken, outdated, not wanted, not to be cleaned ─► closed in a task of the pool
 //! ```
@@ -28,6 +28,7 @@ use super::{
     conn::Conn,
     error::PgError,
     manager::Slots,
+    seat::Seated,
     state::{CheckIn, ConnId},
 };
 use crate::stats::CloseReason;
@@ -41,12 +42,14 @@ pub(super) type SlotGuard = PooledConnection<'static, Slots>;
 #[derive(Debug)]
 pub(super) struct Inside {
     pool: Arc<Shared>,
+    /// What is [seated](super::seat) keeps the place.
+    seated: bool,
 }
 
 impl Inside {
     /// For whoever has [kept](crate::admission::Place::keep) a place.
     pub(super) fn taken(pool: Arc<Shared>) -> Self {
-        Self { pool }
+        Self { pool, seated: false }
     }
 
     pub(super) fn pool(&self) -> &Arc<Shared> {
@@ -56,7 +59,9 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        self.pool.gate.leave();
+        if !self.seated {
+            self.pool.gate.leave();
+        }
     }
 }
 
@@ -230,7 +235,7 @@ impl Parts {
             CheckIn::Idle { .. } if self.conn.link.ended.load(Ordering::Acquire) => {
                 return pool.forget(self.conn, CloseReason::Broken);
             }
-            CheckIn::Idle { surplus } => return self.queue(surplus),
+            CheckIn::Idle { surplus } => return self.rest(surplus),
             CheckIn::Full => CloseReason::MaxFree,
             CheckIn::Draining => CloseReason::Drained,
             CheckIn::Outdated => CloseReason::Invalidated,
@@ -248,11 +253,13 @@ impl Parts {
         pool.gate.hand(Held::new(self, now)).map_err(Held::into_parts)
     }
 
-    /// Puts it back into bb8's queue.
-    fn queue(self, surplus: bool) {
-        let Home::Place(Place { mut slot, inside }) = self.home else { return };
-        slot.conn = Some(self.conn);
-        drop(slot);
+    /// Keeps it at hand, or puts it back into bb8's queue.
+    fn rest(self, surplus: bool) {
+        let Home::Place(Place { slot, mut inside }) = self.home else { return };
+        match inside.pool().seat(Seated { conn: self.conn, slot }) {
+            Ok(()) => inside.seated = true,
+            Err(other) => other.queue(),
+        }
         let pool = inside.pool();
         pool.changes.tell();
         if surplus {
@@ -275,6 +282,7 @@ impl Parts {
 impl Shared {
     /// Enters the gate if that is possible at once.
     pub(super) fn try_enter(self: &Arc<Self>) -> Result<Option<Inside>, PgError> {
+        self.unseat();
         let Some(place) = self.gate.try_enter().map_err(|_| PgError::Closed)? else { return Ok(None) };
         place.keep();
         Ok(Some(Inside::taken(Arc::clone(self))))
@@ -335,6 +343,7 @@ impl Shared {
     /// Takes those idle connections out of bb8 that `wanted` picks. The others keep their order. Meanwhile bb8 has
     /// none, and callers who find that wait for its end, since the state's idle ones are not gone.
     pub(super) fn take_idle(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<(Box<Conn>, SlotGuard)> {
+        self.unseat();
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
         while let Some(mut slot) = self.pop_idle() {
             match slot.conn.take_if(|conn| wanted(conn)) {

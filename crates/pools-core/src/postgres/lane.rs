@@ -36,7 +36,7 @@ use futures_util::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Shared, config::PgConfig, conn::First, errand::Who, error::PgError, lease::Lease};
+use super::{Shared, config::PgConfig, conn::First, errand::Caller, error::PgError, lease::Lease};
 use crate::resilience::{deadline, outgoing};
 
 /// Statements at a time on one member before the next one is opened: few round trips' worth, so that a lone
@@ -188,9 +188,8 @@ impl Lane {
                     if load > 1 {
                         carrier.conn().link.wire.gather.store(true, Ordering::Relaxed);
                     }
-                    let room = || self.pool.gate.inside() < self.pool.gate.limit();
                     match vacant {
-                        Some(vacant) if load >= FULL && room() => vacant,
+                        Some(vacant) if load >= FULL && self.pool.has_room() => vacant,
                         _ => return Ok(carrier),
                     }
                 }
@@ -250,7 +249,8 @@ impl Lane {
     }
 
     async fn acquire(&self) -> Result<Arc<Lease>, PgError> {
-        Arc::clone(&self.pool).acquire_for(Who::Lane(self.site), self.site).await.map(Arc::new)
+        let caller = Caller { site: self.site, shared: true };
+        Arc::clone(&self.pool).acquire(caller).await.map(Arc::new)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{panic::Location, sync::Arc, time::Duration};
 
-use super::{Shared, error::PgError, lease::Lease};
+use super::{Shared, errand::Caller, error::PgError, lease::Lease};
 
 /// One step of the schema. Never changed once released; numbers go up.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ impl Shared {
         migrations: &[Migration<'_>],
         site: &'static Location<'static>,
     ) -> Result<u32, PgError> {
-        let mut lease = self.acquire(site).await?;
+        let mut lease = self.acquire(Caller::at(site)).await?;
         let mut applied = 0;
         for migration in migrations {
             let result = apply(&mut lease, migration).await;

@@ -11,7 +11,7 @@
 //!
 //! bb8 holds *slots*: making one cannot fail, so bb8 has no errors to hide and nothing to retry. A place in the
 //! gate comes first, so bb8 never makes anybody wait; while callers wait for places, a connection goes from hand to hand with
-//! its slot and its place. Opening, cleaning and closing run in tasks that keep the
+//! its slot and its place, and while nobody does, the latest that was given back stays at hand with both. Opening, cleaning and closing run in tasks that keep the
 //! place, so at most `size + overflow` connections exist at any time by the server's own count.
 //!
 //! **Limits.** The wait for a place ends after `DB_POOL_TIMEOUT`, opening after `DB_CONNECT_TIMEOUT`, a check after
@@ -68,6 +68,7 @@ mod migrate;
 mod opener;
 mod opening;
 mod rules;
+mod seat;
 mod state;
 mod stats;
 mod supervise;
@@ -110,12 +111,14 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use self::{
     changes::Changes,
+    errand::Caller,
     held::Held,
     lane::Member,
     link::Link,
     manager::{Manager, Slots},
     opener::Opener,
     rules::Rules,
+    seat::Seated,
     state::{Bounds, State},
     url::Target,
 };
@@ -146,6 +149,8 @@ struct Shared {
     manager: Manager,
     slots: bb8::Pool<Slots>,
     gate: Arc<Admission<Held>>,
+    /// Idle, and out of bb8's queue.
+    seat: Mutex<Option<Seated>>,
     opener: Arc<Opener>,
     state: Mutex<State<Arc<Link>>>,
     /// Why the last connect failed; `None` after one that succeeded.
@@ -208,6 +213,7 @@ impl PgPool {
             manager: Manager::new(target),
             slots,
             gate: Arc::new(Admission::handing_on(bounds.all(), config.queue)),
+            seat: Mutex::default(),
             opener: Arc::default(),
             state: Mutex::new(State::new(bounds)),
             connect_error: Mutex::default(),
@@ -241,7 +247,7 @@ impl PgPool {
     // Not an `async fn`: `track_caller` does nothing there.
     #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, PgError>> + Send + use<> {
-        Arc::clone(&self.0).acquire(Location::caller())
+        Arc::clone(&self.0).acquire(Caller::at(Location::caller()))
     }
 
     /// Single statements over shared connections.

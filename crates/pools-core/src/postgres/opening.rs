@@ -28,7 +28,7 @@ use super::{
     Shared,
     cache::Statements,
     conn::Conn,
-    errand::{Errand, Who},
+    errand::Errand,
     error::{OpenError, PgError, chain},
     held::{GRACE, Held, Home, Parts, Place},
     link::Link,
@@ -85,8 +85,8 @@ impl Shared {
         let held = opened.map_err(|_| PgError::Closed)?;
         let held = held.map_err(|cause| PgError::Open { waited: started.elapsed(), cause })?;
         let since = held.since;
-        if let Some(record) = errand.who.record(since) {
-            held.pool().state.lock().hold(held.conn().id, record);
+        if let Some(caller) = errand.caller {
+            held.pool().state.lock().hold(held.conn().id, caller.record(since));
         }
         Ok((held.into_parts(), since))
     }
@@ -186,10 +186,7 @@ impl Patience {
     /// # Errors
     /// Its failure to answer when that is known, and the time is over.
     fn of(pool: &Shared, errand: Errand, now: Instant) -> Result<Self, OpenError> {
-        let silence = match errand.who {
-            Who::Nobody => None,
-            Who::Caller(_) | Who::Lane(_) => pool.opener.silence(now),
-        };
+        let silence = errand.caller.and_then(|_| pool.opener.silence(now));
         let told = errand.began + SILENT_WAIT.max(pool.config.connect_retry_for);
         match silence {
             Some(Silence { error, current: true }) if told <= now => Err(error),

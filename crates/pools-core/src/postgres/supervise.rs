@@ -20,7 +20,7 @@ use super::{
     Shared,
     checkout::checkout,
     conn::Conn,
-    errand::{Errand, Who},
+    errand::Errand,
     error::PgError,
     held::{Held, Inside},
     state::Bounds,
@@ -101,7 +101,7 @@ async fn shed(pool: Weak<Shared>, surplus: Arc<tokio::sync::Notify>) {
 
 /// Checks a connection out for the pool itself.
 async fn hold(inside: Inside, limit: Duration) -> Result<Held, PgError> {
-    let errand = Errand { who: Who::Nobody, began: Instant::now(), limit };
+    let errand = Errand { caller: None, began: Instant::now(), limit };
     let (parts, since) = checkout(inside, errand).await?;
     Ok(Held::new(parts, since))
 }

@@ -1,6 +1,7 @@
 //! What only shows from inside.
 
 use std::{
+    panic::Location,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
@@ -24,6 +25,16 @@ async fn bb8_has(pool: &PgPool, all: u32, idle: u32) {
     .await;
 }
 
+/// Everything is idle, and nothing seated any more.
+async fn all_in_bb8(pool: &PgPool, all: u32) {
+    testkit::until(Duration::from_secs(20), || {
+        pool.0.unseat();
+        let state = pool.0.slots.state();
+        (state.connections, state.idle_connections) == (all, all)
+    })
+    .await;
+}
+
 /// Without bb8 there is no idle connection to be had: what is taken from it is out of everybody's reach, and what
 /// is put back there is found.
 #[tokio::test]
@@ -35,7 +46,8 @@ async fn the_slots_live_in_bb8_and_a_connection_whose_slot_is_taken_from_it_cann
     let mut both = [pid(&first).await, pid(&second).await];
     bb8_has(&pool, 2, 0).await;
     drop((first, second));
-    bb8_has(&pool, 2, 2).await;
+    // The latest is seated. Its slot is bb8's all the same.
+    bb8_has(&pool, 2, 1).await;
 
     let taken = pool.0.slots.get_owned().await.unwrap();
     assert!(taken.conn.is_some(), "an idle slot of bb8's without a connection");
@@ -70,7 +82,7 @@ async fn pg_01_who_comes_while_idle_connections_are_swept_waits_for_them_and_ope
     let (first, second) = tokio::try_join!(pool.acquire(), pool.acquire()).unwrap();
     let both = [pid(&first).await, pid(&second).await];
     drop((first, second));
-    bb8_has(&pool, 2, 2).await;
+    all_in_bb8(&pool, 2).await;
 
     let comer = OnceLock::new();
     let bb8 = || pool.0.slots.state();
@@ -100,7 +112,7 @@ async fn pg_19_a_connection_on_its_way_to_bb8_when_all_are_invalidated_does_not_
     let pool = exactly(1, &server.url());
     // From then on the pool looks at it by itself every 15 s only.
     testkit::until(Duration::from_secs(20), || pool.health().state == HealthState::Up).await;
-    bb8_has(&pool, 1, 1).await;
+    all_in_bb8(&pool, 1).await;
     let on_its_way = pool.0.slots.get_owned().await.unwrap();
     pool.invalidate();
     assert_eq!(pool.stats().checked_in, 1, "condemned where nobody can close it");
@@ -115,7 +127,7 @@ async fn pg_08_a_killed_backend_is_found_by_the_check_and_replaced_in_the_same_s
     let proxy = testkit::proxy(server.port()).await;
     let pool = exactly(1, &proxy.through(&server.url()));
     let dead = pid(&pool.acquire().await.unwrap()).await;
-    bb8_has(&pool, 1, 1).await;
+    all_in_bb8(&pool, 1).await;
     proxy.set(Mode::BlackHole);
     server.admin_query(&format!("SELECT pg_terminate_backend({dead}, 5000)")).await;
     let acquiring = tokio::spawn(pool.acquire());
@@ -169,7 +181,7 @@ async fn pg_04_a_connection_goes_from_hand_to_hand_past_bb8_while_callers_wait()
     let mut gone = Box::pin(pool.acquire());
     assert!(futures_util::poll!(&mut gone).is_pending());
     drop((lease, gone));
-    bb8_has(&pool, 1, 1).await;
+    all_in_bb8(&pool, 1).await;
     let stats = pool.stats();
     assert_eq!((stats.checked_in, stats.checked_out, stats.total_connections), (1, 0, 1));
     assert!(!gathers(&pool.acquire().await.unwrap()), "nobody waits");
@@ -184,11 +196,77 @@ async fn pg_23_who_comes_late_to_a_place_of_the_lane_that_was_vacant_goes_where_
     let carrier = lane.carrier("SELECT 1").await.unwrap();
     let Place::Filled(late) = lane.join(0, seen) else { panic!("it would take a connection more") };
     assert!(Arc::ptr_eq(&late, &carrier));
-    assert_eq!(pool.stats().checked_out, 1);
+    // The pool's own look at the server ends by itself.
+    testkit::until(Duration::from_secs(20), || pool.stats().checked_out == 1).await;
 }
 
 fn gathers(lease: &Lease) -> bool {
     lease.conn().link.wire.gather.load(Ordering::Relaxed)
+}
+
+/// Past the gate and bb8's queue, and found by all who look for what is idle.
+#[tokio::test]
+async fn what_was_given_back_last_stays_at_hand_with_its_slot_and_place() {
+    let server = testkit::postgres().await;
+    let pool = exactly(2, &server.url());
+    testkit::until(Duration::from_secs(20), || pool.health().state == HealthState::Up).await;
+    let (first, second) = tokio::try_join!(pool.acquire(), pool.acquire()).unwrap();
+    let (older, latest) = (pid(&first).await, pid(&second).await);
+    drop(first);
+    drop(second);
+    assert_eq!((pool.stats().checked_in, pool.0.gate.inside()), (2, 1), "both are idle, one has a place");
+    let asked = || pool.0.slots.state().statistics.get_started;
+    let before = asked();
+    for _ in 0..3 {
+        assert_eq!(pid(&pool.acquire().await.unwrap()).await, latest);
+    }
+    assert_eq!(asked(), before, "bb8 was asked");
+    let (first, second) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    assert_eq!((pid(&first).await, pid(&second).await), (latest, older), "the latest first");
+    drop((first, second));
+
+    // Who looks for idle connections finds all of them.
+    pool.invalidate();
+    testkit::until(Duration::from_secs(8), || closed(&pool, "invalidated") == 2).await;
+    testkit::until(Duration::from_secs(8), || pool.0.gate.inside() == 0).await;
+}
+
+#[tokio::test]
+async fn pg_04_nobody_waits_for_the_place_of_what_is_seated() {
+    let server = testkit::postgres().await;
+    let pool = exactly(1, &server.url());
+    testkit::until(Duration::from_secs(20), || pool.health().state == HealthState::Up).await;
+    let bound = Duration::from_secs(5);
+    // It may be seated just after a caller has found the seat empty.
+    drop(pool.acquire().await.unwrap());
+    assert_eq!(pool.0.gate.inside(), 1, "it is not seated");
+    let late = Arc::clone(&pool.0).wait(Instant::now(), Location::caller());
+    drop(timeout(bound, late).await.expect("he waits for the place of an idle connection").unwrap());
+    testkit::until(bound, || pool.0.gate.inside() == 0).await;
+
+    // Places that are taken away are not kept by it either, nor does it come there meanwhile.
+    drop(pool.acquire().await.unwrap());
+    assert!(pool.pause(Instant::now() + bound).await);
+    assert_eq!(pool.0.gate.inside(), 0);
+    pool.resume();
+    let lease = pool.acquire().await.unwrap();
+    assert!(!pool.pause(Instant::now()).await, "one is out");
+    drop(lease);
+    assert_eq!((pool.0.gate.inside(), pool.stats().checked_in), (0, 1));
+    pool.resume();
+    assert_eq!(timeout(bound, pool.acquire()).await.unwrap().map(drop).ok(), Some(()));
+}
+
+/// It has no reference to the pool.
+#[tokio::test]
+async fn a_pool_that_is_dropped_closes_what_is_seated() {
+    let server = testkit::postgres().await;
+    let pool = exactly(1, &server.url());
+    testkit::until(Duration::from_secs(20), || pool.health().state == HealthState::Up).await;
+    drop(pool.acquire().await.unwrap());
+    assert_eq!((pool.0.gate.inside(), server.all_connections().await), (1, 1));
+    drop(pool);
+    testkit::until_async(Duration::from_secs(20), async || server.all_connections().await == 0).await;
 }
 
 #[tokio::test]

@@ -220,7 +220,9 @@ impl Parts {
     fn keep(mut self, now: Instant, mut used: Option<Duration>) {
         self.conn.used = now;
         let waited_for = self.home.pool().gate.is_waited_for();
-        self.conn.link.wire.gather.store(waited_for, Ordering::Relaxed);
+        let wire = &self.conn.link.wire;
+        wire.shared.store(false, Ordering::Relaxed);
+        wire.awaited.store(waited_for, Ordering::Relaxed);
         if waited_for {
             self = match self.hand_on(now, &mut used) {
                 Ok(()) => return,

@@ -186,7 +186,7 @@ impl Lane {
             let vacant = match (best, vacant) {
                 (Some((load, carrier)), vacant) => {
                     if load > 1 {
-                        carrier.conn().link.wire.gather.store(true, Ordering::Relaxed);
+                        carrier.conn().link.wire.shared.store(true, Ordering::Relaxed);
                     }
                     match vacant {
                         Some(vacant) if load >= FULL && self.pool.has_room() => vacant,

@@ -182,9 +182,9 @@ where
     Opened { client, token, wire, driver }
 }
 
-/// Moves bytes until the connection ends; what the server says on its own goes to the log. While several callers
-/// share it, `gather` makes it collect what they send: twice the throughput for 256 of them. While callers wait for
-/// connections, it has all of those write one after the other, which keeps the code of each step in the cache.
+/// Moves bytes until the connection ends; what the server says on its own goes to the log. Where the connection
+/// [gathers](Wire::gathers), what several callers send is collected: twice the throughput for 256 who share it. While callers
+/// wait for connections, it has all of those write one after the other, which keeps the code of each step in the cache.
 async fn drive<S, T>(mut connection: Connection<S, T>, wire: Arc<Wire>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -193,7 +193,7 @@ where
     let mut gathered = false;
     loop {
         let message = poll_fn(|cx| {
-            gathered = !gathered && wire.gather.load(Ordering::Relaxed);
+            gathered = !gathered && wire.gathers();
             if gathered {
                 // Behind the tasks that are ready now. A task that sends is followed at once by the one that it
                 // woke, which would write every statement on its own; so it writes what all of them have sent.

@@ -201,7 +201,7 @@ async fn pg_23_who_comes_late_to_a_place_of_the_lane_that_was_vacant_goes_where_
 }
 
 fn gathers(lease: &Lease) -> bool {
-    lease.conn().link.wire.gather.load(Ordering::Relaxed)
+    lease.conn().link.wire.gathers()
 }
 
 /// Past the gate and bb8's queue, and found by all who look for what is idle.

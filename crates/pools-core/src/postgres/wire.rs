@@ -27,8 +27,10 @@ pub(super) struct Wire {
     due: AtomicI32,
     answers: AtomicU32,
     blocked: AtomicBool,
-    /// Several callers share the connection, or wait for one. Written by those who have it.
-    pub(super) gather: AtomicBool,
+    /// Several callers share the connection. Written by those who have it, as is the next.
+    pub(super) shared: AtomicBool,
+    /// Callers wait for connections.
+    pub(super) awaited: AtomicBool,
     copy: AtomicBool,
     reached: AtomicBool,
 }
@@ -66,6 +68,12 @@ impl Wire {
     /// How many statements were answered, modulo 2³².
     pub(super) fn answers(&self) -> u32 {
         self.answers.load(Ordering::Acquire)
+    }
+
+    /// Whether it pays to let others send before the next look at the stream. Who has the connection to himself sends
+    /// nothing more while an answer is due.
+    pub(super) fn gathers(&self) -> bool {
+        self.shared.load(Ordering::Relaxed) || (self.awaited.load(Ordering::Relaxed) && !self.busy())
     }
 
     pub(super) fn block(&self, blocked: bool) {

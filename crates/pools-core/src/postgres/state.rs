@@ -31,7 +31,7 @@ pub(super) struct ConnId {
 pub(super) enum Phase {
     /// Being opened.
     Opening,
-    /// In bb8's queue.
+    /// In bb8's queue, or [seated](super::seat).
     Idle,
     /// Held by a caller, or being checked or cleaned for the next one.
     Out,

@@ -198,8 +198,8 @@ impl Lane {
                 (None, None) => return self.acquire().await,
             };
             let (acquiring, new) = match self.join(vacant, now) {
-                Place::Acquiring { acquiring, new } => (acquiring, new),
-                Place::Filled(carrier) => return Ok(carrier),
+                Vacancy::Acquiring { acquiring, new } => (acquiring, new),
+                Vacancy::Filled(carrier) => return Ok(carrier),
             };
             // One that begins now has the pool's own time-out as its limit, and its own error for it.
             let limit = if new { deadline::current() } else { Some(latest) };
@@ -221,15 +221,15 @@ impl Lane {
     }
 
     /// The acquire under way for this member, or a new one, unless one ended since the member was seen vacant.
-    pub(super) fn join(&self, member: usize, now: Instant) -> Place {
+    pub(super) fn join(&self, member: usize, now: Instant) -> Vacancy {
         let epoch = self.pool.lane_epoch();
         let mut acquiring = self.pool.lane[member].acquiring.lock();
         if let Some(joined) = acquiring.as_ref().and_then(WeakShared::upgrade) {
-            return Place::Acquiring { acquiring: joined, new: false };
+            return Vacancy::Acquiring { acquiring: joined, new: false };
         }
         // A second acquire would put its lease in the place of this one: a connection more than the lane has members.
         if let Some(carrier) = self.pool.lane[member].usable(epoch, now) {
-            return Place::Filled(carrier);
+            return Vacancy::Filled(carrier);
         }
         let lane = self.clone();
         let new = async move {
@@ -245,7 +245,7 @@ impl Lane {
         };
         let new = new.boxed().shared();
         *acquiring = new.downgrade();
-        Place::Acquiring { acquiring: new, new: true }
+        Vacancy::Acquiring { acquiring: new, new: true }
     }
 
     async fn acquire(&self) -> Result<Arc<Lease>, PgError> {
@@ -287,7 +287,7 @@ struct Members {
 }
 
 /// What becomes of a member that was seen vacant.
-pub(super) enum Place {
+pub(super) enum Vacancy {
     /// Wait for it, together with others.
     Acquiring { acquiring: Joined<Acquiring>, new: bool },
     /// It has its connection by now.

@@ -11,8 +11,9 @@
 //!
 //! bb8 holds *slots*: making one cannot fail, so bb8 has no errors to hide and nothing to retry. A place in the
 //! gate comes first, so bb8 never makes anybody wait; while callers wait for places, a connection goes from hand to hand with
-//! its slot and its place, and while nobody does, the latest that was given back stays at hand with both. Opening, cleaning and closing run in tasks that keep the
-//! place, so at most `size + overflow` connections exist at any time by the server's own count.
+//! its slot and its place, and while nobody does, the latest that was given back stays at hand with both. Opening,
+//! cleaning and closing run in tasks that keep the place, so at most `size + overflow` connections exist at any time by
+//! the server's own count.
 //!
 //! **Limits.** The wait for a place ends after `DB_POOL_TIMEOUT`, opening after `DB_CONNECT_TIMEOUT`, a check after
 //! 1 s, cleaning and closing after 2 s each. A server process that does not react to being cancelled or closed

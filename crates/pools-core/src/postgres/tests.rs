@@ -9,7 +9,7 @@ use std::{
 use testkit::Mode;
 use tokio::time::{Instant, timeout};
 
-use super::{Lease, PgConfig, PgError, PgPool, lane::Place};
+use super::{Lease, PgConfig, PgError, PgPool, lane::Vacancy};
 use crate::{health::HealthState, pool::Pool};
 
 async fn pid(lease: &Lease) -> i32 {
@@ -194,7 +194,7 @@ async fn pg_23_who_comes_late_to_a_place_of_the_lane_that_was_vacant_goes_where_
     let pool = exactly(2, &server.url());
     let (seen, lane) = (Instant::now(), pool.lane());
     let carrier = lane.carrier("SELECT 1").await.unwrap();
-    let Place::Filled(late) = lane.join(0, seen) else { panic!("it would take a connection more") };
+    let Vacancy::Filled(late) = lane.join(0, seen) else { panic!("it would take a connection more") };
     assert!(Arc::ptr_eq(&late, &carrier));
     // The pool's own look at the server ends by itself.
     testkit::until(Duration::from_secs(20), || pool.stats().checked_out == 1).await;
